@@ -1,0 +1,202 @@
+"""The nouns, one Protocol each: what the loop calls, and all that a component must have.
+
+Every component is a class with a nested pydantic ``Config`` and the constructor ``(config, setup)``. Spaces are of one
+row (no B); arrays always carry the leading B. Nothing random happens outside the seed in ``setup``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from gymnasium import spaces
+from pydantic import BaseModel, ConfigDict
+
+from agentctl.core.types import (
+    Array,
+    Arrays,
+    Batch,
+    Belief,
+    Carry,
+    Decision,
+    Imagined,
+    Loss,
+    Metrics,
+    Snapshot,
+    Step,
+    Transition,
+)
+
+
+class BaseConfig(BaseModel):
+    """Base of every component's nested ``Config``: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a component is built from: the space of the stage before it, and what the run fixes."""
+
+    space: spaces.Dict = field(default_factory=spaces.Dict)  # of one row
+    action_space: spaces.Space[Any] = field(default_factory=lambda: spaces.Discrete(1))
+    batch: int = 1
+    seed: int = 0
+    world_model: WorldModel | None = None
+
+    def after(self, space: spaces.Dict) -> Setup:
+        """The same setup for the stage that follows ``space``."""
+        return replace(self, space=space)
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """How a game keeps time: it waits for the action, ticks ``hz`` times a second, or gives each turn ``deadline`` s."""
+
+    kind: str = "pausable"  # pausable | realtime | turn
+    hz: float = 0.0
+    deadline: float = 0.0
+
+
+class Stateful(Protocol):
+    """A component that a checkpoint holds. ``load(save())`` must give back the same behaviour to the bit."""
+
+    def save(self) -> Snapshot: ...
+
+    def load(self, snapshot: Snapshot) -> None: ...
+
+
+@runtime_checkable
+class Game(Protocol):
+    """A batch of B games (or characters). Building one is cheap; nothing starts before ``reset``."""
+
+    Config: ClassVar[type[BaseConfig]]
+    observation_space: spaces.Dict
+    action_space: spaces.Space[Any]
+    clock: Clock
+
+    def reset(self, seed: int) -> Arrays:
+        """Start B episodes; the same seed gives the same game. Returns the observation, each array (B, ...)."""
+
+    def step(self, action: Array) -> Step:
+        """Act in every row; rows that finish restart at once and leave their last observation in ``Step.final``."""
+
+    def frame(self) -> Array:
+        """What a spectator sees of row 0: uint8 (H, W, 3), RGB."""
+
+    def save(self) -> Snapshot | None:
+        """The exact state, or None when the game cannot give it: the loop then restarts it at each checkpoint."""
+
+    def load(self, snapshot: Snapshot) -> None:
+        """Continue exactly where ``save`` was called."""
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class Perception(Protocol):
+    """Observation -> percept: named arrays of fixed shape. Each perception adds what it knows."""
+
+    Config: ClassVar[type[BaseConfig]]
+    space: spaces.Dict  # what it adds
+
+    def perceive(self, observation: Arrays) -> Arrays:
+        """``observation`` also holds what earlier perceptions added. Returns only its own additions, each (B, ...)."""
+
+
+@runtime_checkable
+class WorldModel(Protocol):
+    """Percept -> latent; state + action -> what comes next."""
+
+    Config: ClassVar[type[BaseConfig]]
+    space: spaces.Dict  # the latent; may be empty
+
+    def initial(self, batch: int) -> Carry: ...
+
+    def observe(self, carry: Carry, percept: Arrays, action: Array | None, first: Array) -> Belief:
+        """Take in a percept; ``action`` led to it (None before the first). ``first`` rows forget their carry."""
+
+    def imagine(self, carry: Carry, state: Arrays, action: Array) -> Imagined:
+        """One step ahead of ``state`` (percept, latent and context by name) without touching the game."""
+
+    def decode(self, latent: Arrays) -> Arrays:
+        """The percept that a latent stands for."""
+
+    def loss(self, batch: Batch) -> Loss: ...
+
+    def learn(self, batch: Batch) -> Metrics: ...
+
+    def save(self) -> Snapshot: ...
+
+    def load(self, snapshot: Snapshot) -> None: ...
+
+
+@runtime_checkable
+class Memory(Protocol):
+    """What was seen, where and when, row by row."""
+
+    Config: ClassVar[type[BaseConfig]]
+    space: spaces.Dict  # the context it recalls
+
+    def recall(self, state: Arrays, time: Array) -> Arrays:
+        """``time``: int64 (B,), steps since the episode began; 0 forgets what the row held. Returns (B, ...) arrays."""
+
+    def write(self, state: Arrays, time: Array) -> None: ...
+
+    def save(self) -> Snapshot: ...
+
+    def load(self, snapshot: Snapshot) -> None: ...
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """Transition -> named terms. The loop weighs and sums them; the game's own reward is never changed."""
+
+    Config: ClassVar[type[BaseConfig]]
+
+    def score(self, transition: Transition) -> Arrays:
+        """One or more named terms, each float32 (B,)."""
+
+    def save(self) -> Snapshot: ...
+
+    def load(self, snapshot: Snapshot) -> None: ...
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """State -> action, and learning from experience."""
+
+    Config: ClassVar[type[BaseConfig]]
+
+    def initial(self, batch: int) -> Carry: ...
+
+    def act(self, carry: Carry, state: Arrays, first: Array) -> Decision:
+        """What it holds best: evaluation, play, embedding. ``first`` rows forget their carry."""
+
+    def explore(self, carry: Carry, state: Arrays, first: Array) -> Decision:
+        """How it gathers experience; ``Decision.extras`` come back in the batch."""
+
+    def learn(self, batch: Batch) -> Metrics: ...
+
+    def save(self) -> Snapshot: ...
+
+    def load(self, snapshot: Snapshot) -> None: ...
+
+
+@runtime_checkable
+class Replay(Protocol):
+    """Where experience waits to be learnt from."""
+
+    Config: ClassVar[type[BaseConfig]]
+    nbytes: int  # what it will hold when full
+
+    def add(self, transition: Transition) -> None: ...
+
+    def ready(self) -> bool:
+        """Whether it is time to learn: a rollout is full, a replay is warm and due."""
+
+    def sample(self) -> Batch: ...
+
+    def save(self) -> Snapshot: ...
+
+    def load(self, snapshot: Snapshot) -> None: ...
