@@ -1,0 +1,1 @@
+"""One YAML is one run, grouped by game; data only, read through `importlib.resources`."""
