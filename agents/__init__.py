@@ -1,0 +1,24 @@
+"""Agents: the table of policies."""
+
+from __future__ import annotations
+
+from agentctl.core.hooks import Component, hookimpl
+
+
+@hookimpl
+def agentctl_policies() -> list[Component]:
+    return [
+        Component(
+            "random", "agentctl.agents.random:RandomPolicy", "any legal action, uniformly: the baseline of every figure"
+        ),
+        Component(
+            name="ppo",
+            target="agentctl.agents.ppo:PPO",
+            summary="proximal policy optimisation (Schulman 2017), on pixels or numbers",
+            requires=("torch",),
+            extra="torch",
+        ),
+        Component(
+            "dyna_q", "agentctl.agents.dyna_q:DynaQ", "tabular Q-learning that plans in a learned model (Sutton 1990)"
+        ),
+    ]

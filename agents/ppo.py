@@ -1,0 +1,358 @@
+"""Proximal policy optimisation (Schulman et al. 2017, https://arxiv.org/abs/1707.06347), clipped objective.
+
+Collect T steps of B rows with the current policy, estimate advantages (GAE, Schulman et al. 2016), then climb the
+clipped objective for a few epochs of minibatches. "The 37 Implementation Details of PPO" (Huang et al. 2022) are here,
+except those that belong to the game (frame skip, stack ...) or to the reward (clip, scale). Deviations:
+
+- A step stopped by a limit (``cut``) is bootstrapped with the value of the state it stopped in, as ``ended`` is not.
+- Bounded real actions are rescaled from [-1, 1] before they are clipped.
+- Convolutions may run in bfloat16 (``precision``) on a copy of the float32 weights that Adam updates; heads and losses
+  stay float32. Each minibatch is differentiated in parts, by ``threads`` threads at once: only rounding differs.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from agentctl.agents.blocks import LSTM, MASK, Distribution, Encoder, head_for, orthogonal
+from agentctl.core.nn.precision import Device, Precision, device_of, dtype_of, usable_cores
+from agentctl.core.nn.shards import Shards
+from agentctl.core.nn.snapshot import (
+    generator_array,
+    load_generator,
+    load_module,
+    load_optimizer,
+    module_arrays,
+    optimizer_arrays,
+)
+from agentctl.core.protocols import BaseConfig, Setup
+from agentctl.core.types import Array, Arrays, Batch, Carry, Decision, Metrics, Snapshot
+
+Tensors = Mapping[str, Tensor]
+
+
+class PPO:
+    class Config(BaseConfig):
+        lr: float = Field(2.5e-4, gt=0, description="Adam's learning rate")
+        anneal_steps: int | None = Field(
+            None, gt=0, description="lr falls linearly to 0 over so many game steps; null: constant"
+        )
+        gamma: float = Field(0.99, ge=0, le=1, description="discount of future reward")
+        gae_lambda: float = Field(
+            0.95, ge=0, le=1, description="advantage estimates: 0 trusts the critic, 1 the returns"
+        )
+        epochs: int = Field(4, gt=0, description="passes over each rollout")
+        minibatches: int = Field(4, gt=0, description="updates per pass; at most one per step (per row with an lstm)")
+        clip: float = Field(0.2, gt=0, description="how far the probability ratio may leave 1")
+        value_clip: float | None = Field(0.2, gt=0, description="how far a value may move per rollout; null: unlimited")
+        entropy: float = Field(0.01, ge=0, description="weight of the entropy bonus")
+        value_coef: float = Field(0.5, ge=0, description="weight of the critic's loss")
+        max_grad_norm: float = Field(0.5, gt=0, description="longer gradients are shortened to this")
+        normalise_advantage: bool = Field(True, description="zero mean and unit spread within each minibatch")
+        target_kl: float | None = Field(
+            None, gt=0, description="stop a rollout's epochs when the policy moved further; null: never"
+        )
+        hidden: tuple[int, ...] = Field(
+            (64, 64), min_length=1, description="layers that read numbers (images have their own)"
+        )
+        width: float = Field(1.0, gt=0, description="multiplies the filters and features of the image network")
+        lstm: int = Field(0, ge=0, description="size of the recurrent layer; 0: none")
+        precision: Precision = Field(
+            "auto", description="of convolutions; auto: bf16 where the hardware has it, else fp32"
+        )
+        device: Device = Field("auto", description="auto: the GPU if there is one")
+        threads: int | None = Field(
+            None, gt=0, description="parts that learn at once on a CPU; null: all cores for images, else 1"
+        )
+        evaluate: Literal["sample", "greedy"] = Field(
+            "sample", description="how `act` chooses: as trained, or the likeliest"
+        )
+
+    def __init__(self, config: Config, setup: Setup) -> None:
+        self._config = config
+        self._device = device_of(config.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(setup.seed)
+            self.net = ActorCritic(config, setup).to(self._device)
+        self._fast = _lowered(self.net, dtype_of(config.precision, self._device))
+        self._optimizer = torch.optim.Adam(self.net.parameters(), config.lr, eps=1e-5, fused=True)
+        self._shards = Shards(self._threads())
+        self._generator = torch.Generator().manual_seed(setup.seed)
+        self._act_generator = torch.Generator().manual_seed(setup.seed + 1)  # evaluating does not disturb training
+        self._steps = 0  # learnt from
+
+    def initial(self, batch: int) -> Carry:
+        size = self._config.lstm
+        return {key: np.zeros((batch, size), np.float32) for key in ("h", "c")} if size else {}
+
+    @torch.inference_mode()
+    def act(self, carry: Carry, state: Arrays, first: Array) -> Decision:
+        opinion = self._opinion(carry, state, first)
+        greedy = self._config.evaluate == "greedy"
+        choice = opinion.policy.mode() if greedy else opinion.policy.sample(self._act_generator)
+        return Decision(self.net.policy.action(_array(choice)), _arrays(opinion.carry))
+
+    @torch.inference_mode()
+    def explore(self, carry: Carry, state: Arrays, first: Array) -> Decision:
+        """Extras: ``choice`` (B, n), before it became ``action``, ``log_prob`` and ``value`` (B,), the new carry."""
+        opinion = self._opinion(carry, state, first)
+        choice = opinion.policy.sample(self._generator)
+        after = _arrays(opinion.carry)
+        judged = {"choice": choice, "log_prob": opinion.policy.log_prob(choice), "value": opinion.value}
+        extras = {**_arrays(judged), **after}
+        return Decision(self.net.policy.action(extras["choice"]), after, extras)
+
+    def learn(self, batch: Batch) -> Metrics:
+        config = self._config
+        rate = config.lr * (max(0.0, 1 - self._steps / config.anneal_steps) if config.anneal_steps else 1.0)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        samples = self._samples(batch)
+        figures: list[Tensor] = []
+        for _ in range(config.epochs):
+            figures += self._epoch(samples)
+            if config.target_kl is not None and figures[-1][FIGURES.index("approx_kl")] > config.target_kl:
+                break
+        self._steps += batch.reward.size
+        means = torch.stack(figures).mean(0).tolist()
+        explained = explained_variance(batch.extras["value"], _array(samples.target).reshape(batch.reward.shape))
+        return {**dict(zip(FIGURES, means, strict=True)), "explained_variance": explained, "learning_rate": rate}
+
+    def save(self) -> Snapshot:
+        generators = {"generator": self._generator, "act_generator": self._act_generator}
+        arrays = {
+            **module_arrays(self.net, "net"),
+            **optimizer_arrays(self._optimizer, "adam"),
+            **{name: generator_array(generator) for name, generator in generators.items()},
+        }
+        return Snapshot(arrays, {"steps": self._steps})
+
+    def load(self, snapshot: Snapshot) -> None:
+        load_module(self.net, snapshot.arrays, "net")
+        load_optimizer(self._optimizer, snapshot.arrays, "adam")
+        load_generator(self._generator, snapshot.arrays["generator"])
+        load_generator(self._act_generator, snapshot.arrays["act_generator"])
+        self._steps = int(snapshot.data["steps"])
+        self._refresh()
+
+    def _threads(self) -> int:
+        if self._device.type != "cpu":
+            return 1
+        return self._config.threads or (usable_cores() if self.net.sees_images else 1)
+
+    def _opinion(self, carry: Carry, state: Arrays, first: Array) -> Opinion:
+        """What the network makes of B states."""
+        sequence = {key: tensor.unsqueeze(0) for key, tensor in self._tensors(state).items()}
+        opinion: Opinion = self._fast(sequence, self._tensors(carry), torch.from_numpy(first)[None].to(self._device))
+        return opinion
+
+    def _tensors(self, arrays: Arrays) -> dict[str, Tensor]:
+        return {
+            key: torch.from_numpy(np.require(array, requirements=("C", "W"))).to(self._device)
+            for key, array in arrays.items()
+        }
+
+    def _samples(self, batch: Batch) -> Samples:
+        """The batch as sequences: B of T steps with an LSTM, else T * B of one step."""
+        advantage = gae(batch, self._following_values(batch), self._config.gamma, self._config.gae_lambda)
+        arrays = {**batch.extras, "first": batch.first, "advantage": advantage}
+        arrays["target"] = advantage + batch.extras["value"]
+        steps, rows = batch.reward.shape
+        sequences = (steps, rows) if self._config.lstm else (1, steps * rows)
+
+        def lay(arrays: Arrays) -> dict[str, Tensor]:
+            return {key: tensor.reshape(*sequences, *tensor.shape[2:]) for key, tensor in self._tensors(arrays).items()}
+
+        known = lay({field.name: arrays[field.name] for field in fields(Samples) if field.name in arrays})
+        return Samples(state=lay(batch.state), carry=self._tensors(batch.carry), **known)
+
+    @torch.inference_mode()
+    def _following_values(self, batch: Batch) -> Array:
+        """The value of the state after each step, float32 (T, B); where an episode was cut, the one it stopped in."""
+        rows = batch.reward.shape[1]
+        after = {key: batch.extras[key] for key in batch.carry}  # the policy's carry after each step
+        last = self._opinion({key: array[-1] for key, array in after.items()}, batch.next_state, np.zeros(rows, bool))
+        following = np.concatenate([batch.extras["value"][1:], _array(last.value)[None]])
+        cut = batch.cut[tuple(batch.final_index.T)]
+        t, b = batch.final_index[cut].T
+        if len(t):
+            final_state = {key: array[cut] for key, array in batch.final_state.items()}
+            final = self._opinion(
+                {key: array[t, b] for key, array in after.items()}, final_state, np.zeros(len(t), bool)
+            )
+            following[t, b] = _array(final.value)
+        return following
+
+    def _epoch(self, samples: Samples) -> list[Tensor]:
+        """One pass in random order; the figures of each update."""
+        order = torch.randperm(samples.count, generator=self._generator).to(self._device)
+        minibatches = order.tensor_split(min(self._config.minibatches, samples.count))
+        return [self._update(samples, chosen) for chosen in minibatches]
+
+    def _update(self, samples: Samples, chosen: Tensor) -> Tensor:
+        advantage = samples.advantage[:, chosen]
+        mean, std = advantage.mean(), advantage.std(correction=0) + 1e-8
+        normalise = self._config.normalise_advantage and advantage.numel() > 1
+
+        def loss(part: Tensor) -> tuple[Tensor, Tensor]:
+            taken = samples.take(part)
+            if normalise:  # by the whole minibatch, so that parts change nothing
+                taken.advantage = (taken.advantage - mean) / std
+            figures = self._figures(taken) / advantage.numel()
+            policy_loss, value_loss, entropy = figures[:3]
+            total = policy_loss + self._config.value_coef * value_loss - self._config.entropy * entropy
+            return total, figures
+
+        parts = chosen.tensor_split(min(self._shards.threads, len(chosen)))
+        gradients, figures = self._shards.gradients(loss, parts, list(self._fast.parameters()))
+        for parameter, gradient in zip(self.net.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+        nn.utils.clip_grad_norm_(self.net.parameters(), self._config.max_grad_norm)
+        self._optimizer.step()
+        self._refresh()
+        return figures
+
+    def _figures(self, old: Samples) -> Tensor:
+        """Sums over the samples, in the order of ``FIGURES``, (5,)."""
+        new = self._fast(old.state, old.carry, old.first)
+        log_ratio = new.policy.log_prob(old.choice.flatten(0, 1)) - old.log_prob.flatten()
+        objective = clipped_objective(log_ratio, old.advantage.flatten(), self._config.clip)
+        error = value_error(new.value, old.value.flatten(), old.target.flatten(), self._config.value_clip)
+        with torch.no_grad():
+            ratio = log_ratio.exp()
+            kl = (ratio - 1) - log_ratio  # http://joschu.net/blog/kl-approx.html, k3
+            clipped = ((ratio - 1).abs() > self._config.clip).float()
+        return torch.stack([part.sum() for part in (-objective, error, new.policy.entropy(), kl, clipped)])
+
+    @torch.no_grad()
+    def _refresh(self) -> None:
+        """Bring the fast copy up to date."""
+        if self._fast is not self.net:
+            torch._foreach_copy_(list(self._fast.parameters()), list(self.net.parameters()))
+
+
+FIGURES = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
+
+
+@dataclass(slots=True)
+class Opinion:
+    """What a network makes of T steps of N sequences."""
+
+    policy: Distribution  # over T * N choices
+    value: Tensor  # (T * N,)
+    carry: dict[str, Tensor]  # after the last step, each (N, size)
+
+
+@dataclass(slots=True)
+class Samples:
+    """What was seen and done, as T steps of N sequences, each (T, N, ...)."""
+
+    state: dict[str, Tensor]
+    carry: dict[str, Tensor]  # before the first step, each (N, size)
+    first: Tensor
+    choice: Tensor
+    log_prob: Tensor
+    value: Tensor
+    advantage: Tensor
+    target: Tensor
+
+    @property
+    def count(self) -> int:
+        return self.first.shape[1]
+
+    def take(self, index: Tensor) -> Samples:
+        """Some of the sequences."""
+
+        def chosen(value: Tensor | dict[str, Tensor], axis: int = 1) -> Any:
+            if isinstance(value, dict):
+                return {key: tensor.index_select(axis, index) for key, tensor in value.items()}
+            return value.index_select(axis, index)
+
+        others = {field.name: chosen(getattr(self, field.name)) for field in fields(self) if field.name != "carry"}
+        return Samples(carry=chosen(self.carry, axis=0), **others)
+
+
+class ActorCritic(nn.Module):
+    """Images are read by one network for both; numbers by one each, unless an LSTM follows."""
+
+    def __init__(self, config: PPO.Config, setup: Setup) -> None:
+        super().__init__()
+        self.encoder = Encoder(setup.space, config.hidden, config.width)
+        self.sees_images = len(self.encoder.pixels) > 0
+        shared = self.sees_images or config.lstm > 0
+        self.critic_encoder = None if shared else Encoder(setup.space, config.hidden, config.width)
+        self.lstm = LSTM(self.encoder.features, config.lstm) if config.lstm else None
+        features = config.lstm or self.encoder.features
+        self.policy = head_for(setup.action_space, features)
+        self.value = orthogonal(nn.Linear(features, 1), 1.0)
+
+    def forward(self, state: Tensors, carry: Tensors, first: Tensor) -> Opinion:
+        """``state`` (T, N, ...), ``carry`` (N, size) before the first step, ``first`` bool (T, N)."""
+        flat = {key: tensor.flatten(0, 1) for key, tensor in state.items()}
+        features, after = self.encoder(flat), {}
+        if self.lstm is not None:
+            outputs, h, c = self.lstm(features.unflatten(0, first.shape), carry["h"], carry["c"], first)
+            features, after = outputs.flatten(0, 1), {"h": h, "c": c}
+        judged = features if self.critic_encoder is None else self.critic_encoder(flat)
+        return Opinion(self.policy(features, flat.get(MASK)), self.value(judged).squeeze(1), after)
+
+
+def _lowered(net: ActorCritic, dtype: torch.dtype) -> ActorCritic:
+    """A copy whose image networks compute in ``dtype``; the network itself when that is what it does."""
+    if dtype == torch.float32 or not net.sees_images:
+        return net
+    lowered = copy.deepcopy(net)
+    for pixels in lowered.encoder.pixels:
+        pixels.to(dtype)
+    return lowered
+
+
+def clipped_objective(log_ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
+    """Equation 7 of the paper, per sample: no gain from moving the ratio further than ``clip`` from 1."""
+    ratio = log_ratio.exp()
+    return torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
+
+
+def value_error(value: Tensor, old: Tensor, target: Tensor, clip: float | None) -> Tensor:
+    """Half the squared error, per sample; with ``clip`` the worse of this and the one of a value held near ``old``."""
+    error = (value - target) ** 2
+    if clip is not None:
+        held = old + (value - old).clamp(-clip, clip)
+        error = torch.maximum(error, (held - target) ** 2)
+    return 0.5 * error
+
+
+def gae(batch: Batch, following: Array, gamma: float, lam: float) -> Array:
+    """Generalised advantage estimates, float32 (T, B). ``following`` (T, B): the value of the state after each step.
+
+    What ``ended`` has no future; what was ``cut`` has the one that ``following`` says, but no further steps.
+    """
+    delta = batch.reward + gamma * following * ~batch.ended - batch.extras["value"]
+    carried = (gamma * lam * ~(batch.ended | batch.cut)).astype(np.float32)
+    advantage = np.empty_like(delta)
+    running = np.zeros_like(delta[0])
+    for t in reversed(range(len(delta))):
+        running = advantage[t] = delta[t] + carried[t] * running
+    return advantage
+
+
+def explained_variance(value: Array, target: Array) -> float:
+    """1: the critic foresaw the returns, 0: no better than their mean, below: worse. 0 when they do not vary."""
+    spread = target.var()
+    return float(1 - (target - value).var() / spread) if spread > 0 else 0.0
+
+
+def _array(tensor: Tensor) -> Array:
+    return tensor.cpu().numpy()
+
+
+def _arrays(tensors: Tensors) -> dict[str, Array]:
+    return {key: _array(tensor) for key, tensor in tensors.items()}

@@ -1,0 +1,1 @@
+"""What torch components share: device and precision, data-parallel gradients, snapshots. Core itself imports none."""
