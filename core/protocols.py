@@ -51,7 +51,7 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """How a game keeps time: it waits for the action, ticks ``hz`` times a second, or gives each turn ``deadline`` s."""
+    """How a game keeps time: it waits for the action, ticks ``hz`` times a second, or allows ``deadline`` s a turn."""
 
     kind: str = "pausable"  # pausable | realtime | turn
     hz: float = 0.0

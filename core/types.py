@@ -26,7 +26,7 @@ Metrics = dict[str, float]
 
 @dataclass(slots=True)
 class Final:
-    """What the rows whose episode just finished saw last; ``Step.observation`` already holds the next episode's first."""
+    """What the rows whose episode just finished saw last; ``Step.observation`` holds the next episode's first."""
 
     rows: Array  # int64 (K,), ascending
     arrays: Arrays  # each (K, ...)
@@ -41,7 +41,9 @@ class Step:
     ended: Array  # bool (B,): over by the rules, no future reward
     cut: Array  # bool (B,): stopped by a limit, the future still has value
     final: Final | None = None  # present when any row ended or was cut and restarted
-    over: Array | None = None  # bool (B,): where a return is complete; default ended | cut (a lost life ends, is not over)
+    over: Array | None = (
+        None  # bool (B,): where a return is complete; default ended | cut (a lost life ends, is not over)
+    )
 
     @property
     def finished(self) -> Array:

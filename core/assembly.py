@@ -1,0 +1,206 @@
+"""From a composition to built parts: every stage from the space before it, checked before the game starts."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from agentctl.core.config import Chosen, Composition
+from agentctl.core.errors import AgentctlError, ConfigError, NotReadyError, PluginError
+from agentctl.core.guard import guarded
+from agentctl.core.pipeline import Pipeline, describe, joined
+from agentctl.core.protocols import Game, Policy, Replay, Reward, Setup, WorldModel
+from agentctl.core.types import Array, Transition
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of `agentctl config check`."""
+
+    stage: str
+    name: str
+    detail: str
+    nbytes: int = 0
+
+
+@dataclass(slots=True)
+class Rewards:
+    """The weighted reward terms of a run."""
+
+    parts: list[tuple[float, Reward]]
+
+    def score(self, transition: Transition) -> None:
+        """Fill ``transition.terms`` and ``transition.total``; without parts the total is the game's own reward."""
+        if not self.parts:
+            transition.terms, transition.total = {"game": transition.reward}, transition.reward
+            return
+        total = np.zeros_like(transition.reward)
+        for weight, reward in self.parts:
+            for name, term in reward.score(transition).items():
+                transition.terms[name] = term
+                total += np.float32(weight) * term
+        transition.total = total
+
+
+@dataclass(slots=True)
+class Assembly:
+    """The built parts of one run. Nothing has started yet."""
+
+    composition: Composition
+    setup: Setup  # of the policy: the whole state's space
+    game: Game
+    pipeline: Pipeline
+    policy: Policy
+    rewards: Rewards
+    replay: Replay | None
+    rows: list[Row]
+
+    @property
+    def batch(self) -> int:
+        return self.setup.batch
+
+    def another_game(self, batch: int) -> Game:
+        """A game of the same kind with its own rows, for evaluation. Lives, clips and the like stay as configured."""
+        chosen = self.composition.one("game")
+        assert chosen is not None
+        return build(self.composition, chosen, replace(self.setup, space=spaces.Dict(), batch=batch))  # type: ignore[no-any-return]
+
+    def another_pipeline(self, batch: int) -> Pipeline:
+        """The same stages with a memory of its own rows; policy and world model are shared."""
+        memory = self.pipeline.memory
+        chosen = self.composition.one("memory")
+        if chosen is not None:
+            space = spaces.Dict({k: v for k, v in self.setup.space.items() if k not in memory.space.spaces})  # type: ignore[union-attr]
+            memory = build(self.composition, chosen, replace(self.setup, space=space, batch=batch))
+        return Pipeline(self.pipeline.perceptions, self.pipeline.world_model, memory)
+
+    def another_rewards(self, batch: int) -> Rewards:
+        """Reward terms with running figures of their own, so that evaluation leaves training's alone."""
+        return _rewards(self.composition, replace(self.setup, batch=batch), [])
+
+    def stateful(self) -> dict[str, Any]:
+        """What a checkpoint holds, by name (the game and the loop are the loop's own concern)."""
+        named: dict[str, Any] = {"policy": self.policy, "replay": self.replay}
+        named |= {"world_model": self.pipeline.world_model, "memory": self.pipeline.memory}
+        named |= {f"reward-{index}": reward for index, (_, reward) in enumerate(self.rewards.parts)}
+        return {name: part for name, part in named.items() if part is not None}
+
+
+def assemble(composition: Composition, batch: int | None = None) -> Assembly:
+    """Build every part. Raises ConfigError naming both stages when one cannot follow the other."""
+    game_choice = composition.one("game")
+    assert game_choice is not None
+    rows: list[Row] = []
+    setup = Setup(batch=batch or game_choice.section.batch, seed=composition.settings.run.seed)  # type: ignore[attr-defined]
+    game: Game = build(composition, game_choice, setup)
+    setup = replace(setup, space=game.observation_space, action_space=game.action_space)
+    shows = f"{describe(game.observation_space, setup.batch)} -> {describe(game.action_space)}"
+    rows.append(Row("game", game_choice.name, shows))
+    perceptions, setup = _perceptions(composition, setup, rows)
+    world_model, setup = _world_model(composition, setup, rows)
+    memory, setup = _stage(composition, "memory", setup, rows)
+    rewards = _rewards(composition, setup, rows)
+    policy: Policy = _stage(composition, "policy", setup, rows)[0]
+    replay: Replay | None = _stage(composition, "replay", setup, rows)[0]
+    pipeline = Pipeline(perceptions, world_model, memory)
+    return Assembly(composition, setup, game, pipeline, policy, rewards, replay, rows)
+
+
+def build(composition: Composition, chosen: Chosen, setup: Setup) -> Any:
+    """Build one part (with its fallback, if any); what goes wrong inside names its YAML line and plugin."""
+    try:
+        part = chosen.component_class(chosen.config, setup)
+    except AgentctlError:
+        raise
+    except FileNotFoundError as error:
+        raise NotReadyError(
+            f"{composition.document.origin(chosen.loc)}: {chosen.kind} {chosen.name!r}: {error}"
+        ) from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(_misfit(composition, chosen, setup, error)) from error
+    except Exception as error:
+        raise PluginError(
+            f"{_misfit(composition, chosen, setup, error)}; disable it with -p no:{chosen.plugin}"
+        ) from error
+    if chosen.fallback is None:
+        return part
+    stand_in = build(composition, chosen.fallback, setup)
+    return guarded(part, stand_in, chosen, composition.settings.run.max_errors)
+
+
+def _perceptions(composition: Composition, setup: Setup, rows: list[Row]) -> tuple[list[Any], Setup]:
+    """Each perception is built from the observation plus what earlier ones added; together they are the percept."""
+    parts, percept, seen = [], spaces.Dict(), setup.space
+    for chosen in composition.many("perception"):
+        part = build(composition, chosen, setup.after(seen))
+        origin = composition.document.origin(chosen.loc)
+        percept = joined(percept, part.space, f"perception {chosen.name!r}", origin)
+        seen = spaces.Dict({**seen.spaces, **part.space.spaces})
+        rows.append(Row("perception", chosen.name, describe(part.space, setup.batch)))
+        parts.append(part)
+    if not parts:
+        rows.append(Row("perception", "off", "the observation as it is"))
+    return parts, setup.after(percept if parts else setup.space)
+
+
+def _world_model(composition: Composition, setup: Setup, rows: list[Row]) -> tuple[WorldModel | None, Setup]:
+    part, setup = _stage(composition, "world_model", setup, rows)
+    return part, replace(setup, world_model=part)
+
+
+def _stage(composition: Composition, kind: str, setup: Setup, rows: list[Row]) -> tuple[Any, Setup]:
+    """Build the one component of a kind, if it is on, and widen the space by what it adds."""
+    chosen = composition.one(kind)
+    if chosen is None:
+        rows.append(Row(kind, "off", ""))
+        return None, setup
+    part = build(composition, chosen, setup)
+    nbytes = int(getattr(part, "nbytes", 0))
+    space = getattr(part, "space", None)
+    if isinstance(space, spaces.Dict):
+        setup = setup.after(
+            joined(setup.space, space, f"{kind} {chosen.name!r}", composition.document.origin(chosen.loc))
+        )
+    detail = describe(space, setup.batch) if isinstance(space, spaces.Dict) else ""
+    rows.append(Row(kind, chosen.name, describe(setup.action_space) if kind == "policy" else detail, nbytes))
+    return part, setup
+
+
+def _rewards(composition: Composition, setup: Setup, rows: list[Row]) -> Rewards:
+    parts = [(chosen.section.weight, build(composition, chosen, setup)) for chosen in composition.many("reward")]  # type: ignore[attr-defined]
+    names = [f"{chosen.section.weight:g} x {chosen.name}" for chosen in composition.many("reward")]  # type: ignore[attr-defined]
+    rows.append(Row("reward", "total", " + ".join(names) or "the game's own reward"))
+    return Rewards(parts)
+
+
+def _misfit(composition: Composition, chosen: Chosen, setup: Setup, error: Exception) -> str:
+    spaces_before = f"{describe(setup.space)} -> {describe(setup.action_space)}"
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"{composition.document.origin(chosen.loc)}: {chosen.kind} {chosen.name!r} cannot be built on what comes "
+        f"before it ({spaces_before}): {error} [{frame.filename}:{frame.lineno}]"
+    )
+
+
+def total_bytes(rows: list[Row]) -> int:
+    """What the parts will hold when full."""
+    return sum(row.nbytes for row in rows)
+
+
+def blame(error: BaseException, composition: Composition) -> Chosen | None:
+    """The component whose code raised ``error``: the deepest frame that stands in a chosen class's module."""
+    modules = {item.component_class.__module__: item for item in composition.chosen}
+    found, trace = None, error.__traceback__
+    while trace is not None:
+        found = modules.get(trace.tb_frame.f_globals.get("__name__", ""), found)
+        trace = trace.tb_next
+    return found
+
+
+def action_array(space: spaces.Space[Any], action: Any, batch: int) -> Array:
+    """``action`` as the batch's array: (B,) integers for Discrete, (B, n) otherwise."""
+    return np.asarray(action, dtype=space.dtype).reshape(batch, *(space.shape or ()))
