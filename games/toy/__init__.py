@@ -1,0 +1,24 @@
+"""The toy: a small partially observed game in which every noun matters, and what belongs to it alone."""
+
+from agentctl.core.hooks import Component, hookimpl
+
+
+@hookimpl
+def agentctl_games() -> list[Component]:
+    return [
+        Component("toy/lantern", "agentctl.games.toy.game:Lantern", "a maze, two doors, and a lantern that tells once"),
+    ]
+
+
+@hookimpl
+def agentctl_perceptions() -> list[Component]:
+    return [
+        Component("toy_cells", "agentctl.games.toy.perception:Cells", "where the agent stands, what the lantern says"),
+    ]
+
+
+@hookimpl
+def agentctl_rewards() -> list[Component]:
+    return [
+        Component("toy_step_cost", "agentctl.games.toy.reward:StepCost", "-1 for every step: the shorter way wins"),
+    ]
