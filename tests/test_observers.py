@@ -257,11 +257,13 @@ def test_a_video_reads_back_as_the_frames_it_was_made_of(tmp_path):
     ("size", "shown"), [((210, 160), (420, 320)), ((9, 321), (10, 322)), ((1, 1), (320, 320)), ((480, 640), (480, 640))]
 )
 def test_frames_are_shown_in_even_sizes_of_at_least_320_pixels(size, shown):
-    frame = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
+    frame = np.random.default_rng(0).integers(1, 255, (*size, 3), np.uint8)
     large = recorder.presentable(frame)
     factor = shown[1] // size[1]
     assert large.shape == (*shown, 3)
     assert np.array_equal(large[::factor, ::factor][: size[0], : size[1]], frame)
+    assert (large != 0).any(axis=(1, 2)).all()  # no black row or column at the edge
+    assert (large != 0).any(axis=(0, 2)).all()
 
 
 def test_a_long_episode_is_cut_and_an_event_says_so_once(tmp_path, monkeypatch):
