@@ -11,6 +11,7 @@ from gymnasium import spaces
 
 from agentctl.core.assembly import Assembly, Rewards
 from agentctl.core.config import EvaluationSettings
+from agentctl.core.errors import NotReadyError
 from agentctl.core.pipeline import Flow, Pipeline
 from agentctl.core.protocols import Game
 from agentctl.core.types import Array, Arrays, Decision, Transition
@@ -26,6 +27,7 @@ class Episodes:
     lengths: list[int]
     terms: dict[str, float]  # mean over episodes of each reward term's sum
     frames: list[Array] = field(default_factory=list)  # of episode 0, uint8 (H, W, 3)
+    unseen: str = ""  # why there are no frames, when the game cannot be drawn here
 
 
 class Evaluator:
@@ -74,7 +76,7 @@ class Evaluator:
         flow, state = pipeline.begin(observation, rows, self.assembly.policy.initial(rows))
         while tally.open.any() and tally.steps < self.settings.max_steps:
             if frames and tally.open[0]:
-                tally.frames.append(game.frame())
+                frames = tally.film(game)
             first, action = flow.first, act(flow, state)
             step = game.step(action)
             next_state = pipeline.see(flow, step.observation, action, step.ended | step.cut)
@@ -92,6 +94,7 @@ class _Tally:
     rows: int
     steps: int = 0
     frames: list[Array] = field(default_factory=list)
+    unseen: str = ""
     terms: dict[str, Array] = field(default_factory=dict)
     open: Array = field(init=False)
     returns: Array = field(init=False)
@@ -101,6 +104,14 @@ class _Tally:
         self.open = np.ones(self.rows, bool)
         self.returns = np.zeros(self.rows)
         self.lengths = np.zeros(self.rows, np.int64)
+
+    def film(self, game: Game) -> bool:
+        """Keep row 0's picture; False, and why in ``unseen``, when this machine cannot draw the game."""
+        try:
+            self.frames.append(game.frame())
+        except NotReadyError as error:
+            self.unseen = str(error)
+        return not self.unseen
 
     def count(self, seen: Transition) -> None:
         self.steps += 1
@@ -112,7 +123,7 @@ class _Tally:
 
     def episodes(self) -> Episodes:
         terms = {name: float(total.mean()) for name, total in self.terms.items()}
-        return Episodes(self.returns.tolist(), self.lengths.tolist(), terms, self.frames)
+        return Episodes(self.returns.tolist(), self.lengths.tolist(), terms, self.frames, self.unseen)
 
 
 def random_actions(space: spaces.Space[Any], batch: int, rng: np.random.Generator, mask: Array | None = None) -> Array:

@@ -179,7 +179,9 @@ class Loop:
         random_returns = self.evaluator.random_returns()
         played = self.evaluator.policy_episodes(frames=bool(watchers))
         evaluation = Evaluation(self.step, played.returns, played.lengths, random_returns, played.terms)
-        for observer in watchers:
+        if played.unseen:
+            self.notify("video", f"no video: {played.unseen}")
+        for observer in watchers if played.frames else ():
             self._tell(observer, "frames", played.frames, evaluation)
         self.run.evaluations.append(evaluation)
         self._evaluating += time.perf_counter() - began
