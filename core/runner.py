@@ -205,7 +205,7 @@ def summary(run: Run, loop: Loop) -> dict[str, Any]:
 def _announce(composition: Composition, hook: str, arguments: dict[str, Any]) -> list[str]:
     """Call a hook plugin by plugin, so that one that fails does not stop the rest. Returns what failed."""
     problems = []
-    for implementation in getattr(composition.registry.manager.hook, hook).get_hookimpls():
+    for implementation in reversed(getattr(composition.registry.manager.hook, hook).get_hookimpls()):
         wanted = {name: arguments[name] for name in implementation.argnames}
         try:
             implementation.function(**wanted)
