@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from agentctl.agents.blocks import LSTM, MASK, Distribution, Encoder, head_for, orthogonal
 from agentctl.core.nn.precision import Device, Precision, device_of, dtype_of, usable_cores
-from agentctl.core.nn.shards import Shards
+from agentctl.core.nn.shards import Shards, one_core
 from agentctl.core.nn.snapshot import (
     generator_array,
     load_generator,
@@ -93,6 +93,7 @@ class PPO:
         size = self._config.lstm
         return {key: np.zeros((batch, size), np.float32) for key in ("h", "c")} if size else {}
 
+    @one_core()
     @torch.inference_mode()
     def act(self, carry: Carry, state: Arrays, first: Array) -> Decision:
         opinion = self._opinion(carry, state, first)
@@ -100,6 +101,7 @@ class PPO:
         choice = opinion.policy.mode() if greedy else opinion.policy.sample(self._act_generator)
         return Decision(self.net.policy.action(_array(choice)), _arrays(opinion.carry))
 
+    @one_core()
     @torch.inference_mode()
     def explore(self, carry: Carry, state: Arrays, first: Array) -> Decision:
         """Extras: ``choice`` (B, n), before it became ``action``, ``log_prob`` and ``value`` (B,), the new carry."""
@@ -110,6 +112,7 @@ class PPO:
         extras = {**_arrays(judged), **after}
         return Decision(self.net.policy.action(extras["choice"]), after, extras)
 
+    @one_core()
     def learn(self, batch: Batch) -> Metrics:
         config = self._config
         rate = config.lr * (max(0.0, 1 - self._steps / config.anneal_steps) if config.anneal_steps else 1.0)
@@ -150,9 +153,21 @@ class PPO:
 
     def _opinion(self, carry: Carry, state: Arrays, first: Array) -> Opinion:
         """What the network makes of B states."""
-        sequence = {key: tensor.unsqueeze(0) for key, tensor in self._tensors(state).items()}
-        opinion: Opinion = self._fast(sequence, self._tensors(carry), torch.from_numpy(first)[None].to(self._device))
-        return opinion
+        tensors = self._tensors(state)
+        features = self._features(tensors)
+        return self._fast.judge(features, tensors, self._tensors(carry), torch.from_numpy(first)[None].to(self._device))
+
+    def _features(self, state: Tensors) -> Tensor:
+        """What the encoder sees in B states, (B, F); each thread reads some of them."""
+        count = min(self._shards.threads, len(next(iter(state.values()))))
+        split = [tensor.tensor_split(count) for tensor in state.values()]
+        parts = [dict(zip(state, some, strict=True)) for some in zip(*split, strict=True)]
+        return torch.cat(self._shards.map(self._read, parts))
+
+    @torch.inference_mode()
+    def _read(self, state: Tensors) -> Tensor:
+        features: Tensor = self._fast.encoder(state)
+        return features
 
     def _tensors(self, arrays: Arrays) -> dict[str, Tensor]:
         return {
@@ -297,12 +312,16 @@ class ActorCritic(nn.Module):
     def forward(self, state: Tensors, carry: Tensors, first: Tensor) -> Opinion:
         """``state`` (T, N, ...), ``carry`` (N, size) before the first step, ``first`` bool (T, N)."""
         flat = {key: tensor.flatten(0, 1) for key, tensor in state.items()}
-        features, after = self.encoder(flat), {}
+        return self.judge(self.encoder(flat), flat, carry, first)
+
+    def judge(self, features: Tensor, state: Tensors, carry: Tensors, first: Tensor) -> Opinion:
+        """What follows the encoder; ``features`` (T * N, F) and ``state`` (T * N, ...)."""
+        after = {}
         if self.lstm is not None:
-            outputs, h, c = self.lstm(features.unflatten(0, first.shape), carry["h"], carry["c"], first)
+            outputs, h, c = self.lstm(features.reshape(*first.shape, -1), carry["h"], carry["c"], first)
             features, after = outputs.flatten(0, 1), {"h": h, "c": c}
-        judged = features if self.critic_encoder is None else self.critic_encoder(flat)
-        return Opinion(self.policy(features, flat.get(MASK)), self.value(judged).squeeze(1), after)
+        judged = features if self.critic_encoder is None else self.critic_encoder(state)
+        return Opinion(self.policy(features, state.get(MASK)), self.value(judged).squeeze(1), after)
 
 
 def _lowered(net: ActorCritic, dtype: torch.dtype) -> ActorCritic:

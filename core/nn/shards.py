@@ -1,14 +1,15 @@
 """Data-parallel gradients in one process: each thread takes a part of the batch, and their gradients are summed.
 
-Two threads with half a batch each beat one call spread over two cores: most of a small network's operations are too
-short to split, and OpenMP's waiting threads take the cores from the game. So every worker computes with one thread of
-its own. The sum runs in a fixed order: the same parts give the same gradient, to the bit.
+Two threads with half a batch each beat one call spread over two cores: most operations of a small network are too short
+to be split, and while OpenMP's idle threads wait they spin, taking the cores from the game. So every thread here, the
+caller's too, computes alone. The sum runs in a fixed order: the same parts give the same gradient, to the bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -19,17 +20,20 @@ Result = TypeVar("Result")
 
 
 class Shards:
-    """A pool of ``threads`` workers. With one thread the caller works alone, with all of torch's threads."""
+    """The caller and ``threads - 1`` others."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        self._pool = ThreadPoolExecutor(threads, "shard", _compute_alone) if threads > 1 else None
+        self._others = ThreadPoolExecutor(threads - 1, "shard", torch.set_num_threads, (1,)) if threads > 1 else None
 
     def map(self, function: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
-        """``function`` of every part, in order. An exception in a worker is raised here."""
-        if self._pool is None:
-            return [function(part) for part in parts]
-        return list(self._pool.map(function, parts))
+        """``function`` of every part, in order; the caller takes the first. What one raises is raised here."""
+        with one_core():  # around all of it, so that what the others set for new threads is set back
+            if self._others is None:
+                return [function(part) for part in parts]
+            first, *rest = parts
+            waiting = [self._others.submit(function, part) for part in rest]
+            return [function(first), *(future.result() for future in waiting)]
 
     def gradients(
         self,
@@ -44,12 +48,20 @@ class Shards:
             return torch.autograd.grad(total, parameters), figures.detach()
 
         (gradients, figures), *others = self.map(differentiate, parts)
-        total = [gradient.float() for gradient in gradients]
-        for gradients, more in others:
-            torch._foreach_add_(total, gradients)
-            figures = figures + more
-        return total, figures
+        sums = [gradient.float() for gradient in gradients]
+        with one_core():
+            for gradients, more in others:
+                sums = [total.add_(gradient) for total, gradient in zip(sums, gradients, strict=True)]
+                figures = figures + more
+        return sums, figures
 
 
-def _compute_alone() -> None:
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Torch's operations in this thread stay in this thread."""
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
