@@ -21,7 +21,9 @@ from pydantic import Field
 from agentctl.core.protocols import BaseConfig, Setup
 from agentctl.core.types import Array, Arrays, Batch, Carry, Decision, Metrics, Snapshot
 
-MAX_ENTRIES = 50_000_000  # of the table: 0.4 GB
+MASK = "action_mask"
+MAX_ENTRIES = 20_000_000  # of a table
+ENTRY_BYTES = 18  # of all four tables
 
 
 class DynaQ:
@@ -41,9 +43,11 @@ class DynaQ:
         self._fields = {name: space for name, space in setup.space.items() if isinstance(space, spaces.Discrete)}
         self._sizes = tuple(int(space.n) for space in self._fields.values())
         states, actions = check_table(self._sizes, setup)
-        self._rng = np.random.default_rng(setup.seed)
+        self.nbytes = states * actions * ENTRY_BYTES
+        self._rng = np.random.default_rng([setup.seed, *b"dyna_q"])  # a stream of its own: others share the seed
         self._preference = self._rng.random((states, actions))  # breaks ties when acting, alike every time
-        self._q = np.zeros((states, actions))  # -inf: masked
+        self._q = np.zeros((states, actions))
+        self._legal = np.full((states, actions), MASK not in setup.space.spaces)  # under some mask seen so far
         self._seen = np.zeros((states, actions), bool)
         self._steps = 0
 
@@ -69,8 +73,9 @@ class DynaQ:
         """Q-learning on each step of the batch in order, and planning after each."""
         after = batch.successors()
         rows, next_rows = self._rows(batch.state), self._rows(after)
-        self._forbid(rows, batch.state)
-        self._forbid(next_rows, after)
+        if MASK in batch.state:
+            for seen, masks in ((rows, batch.state[MASK]), (next_rows, after[MASK])):
+                np.logical_or.at(self._legal, seen, masks.astype(bool))
         pairs = np.flatnonzero(self._seen)
         errors = []
         for t, action in enumerate(batch.action):
@@ -80,11 +85,13 @@ class DynaQ:
         return {"td_error": float(np.mean(errors)), "epsilon": self.epsilon, "pairs_seen": float(self._seen.sum())}
 
     def save(self) -> Snapshot:
-        arrays = {"q": self._q.copy(), "seen": self._seen.copy(), "preference": self._preference.copy()}
+        tables = {"q": self._q, "legal": self._legal, "seen": self._seen, "preference": self._preference}
+        arrays = {name: table.copy() for name, table in tables.items()}
         return Snapshot(arrays, {"steps": self._steps, "rng": self._rng.bit_generator.state})
 
     def load(self, snapshot: Snapshot) -> None:
         self._q = snapshot.arrays["q"].copy()
+        self._legal = snapshot.arrays["legal"].copy()
         self._seen = snapshot.arrays["seen"].copy()
         self._preference = snapshot.arrays["preference"].copy()
         self._steps = snapshot.data["steps"]
@@ -112,7 +119,8 @@ class DynaQ:
 
         A row that was cut, not ended, still counts on its future.
         """
-        future = np.where(ended, 0, self._q[next_rows].max(axis=1))
+        best_next = np.where(self._legal[next_rows], self._q[next_rows], -math.inf).max(axis=1)
+        future = np.where(ended | np.isinf(best_next), 0, best_next)  # infinite: a state of which nothing is known yet
         error = reward + self.config.discount * future - self._q[rows, action]
         entries, place, meets = np.unique(rows * self._q.shape[1] + action, return_inverse=True, return_counts=True)
         self._q.ravel()[entries] += self.config.lr * np.bincount(place, error) / meets
@@ -124,12 +132,9 @@ class DynaQ:
             return
         rows, action = np.divmod(self._rng.choice(pairs, count), self._q.shape[1])
         imagined = self._world_model.imagine(self._world_model.initial(count), self._states(rows), action)
+        if missing := self._fields.keys() - imagined.state.keys():
+            raise ValueError(f"dyna_q cannot plan: the world model imagines no {sorted(missing)}; use tabular, or none")
         self._update(rows, action, imagined.reward, self._rows(imagined.state), imagined.ended)
-
-    def _forbid(self, rows: Array, state: Arrays) -> None:
-        """Take masked actions out of the table, so that no maximum ever counts on them."""
-        if "action_mask" in state:
-            self._q[rows] = np.where(state["action_mask"], self._q[rows], -math.inf)
 
 
 def check_table(sizes: tuple[int, ...], setup: Setup) -> tuple[int, int]:
@@ -139,8 +144,8 @@ def check_table(sizes: tuple[int, ...], setup: Setup) -> tuple[int, int]:
             f"dyna_q needs Discrete fields in the state and finds none among {sorted(setup.space.spaces)}: "
             "switch on a perception that names some (such as toy_cells) or choose another policy"
         )
-    if not isinstance(setup.action_space, spaces.Discrete):
-        raise ValueError(f"dyna_q needs Discrete actions, not {setup.action_space}; choose another policy")
+    if not isinstance(setup.action_space, spaces.Discrete) or setup.action_space.start:
+        raise ValueError(f"dyna_q needs Discrete actions from 0 on, not {setup.action_space}; choose another policy")
     states, actions = math.prod(sizes), int(setup.action_space.n)
     if states * actions > MAX_ENTRIES:
         raise ValueError(f"dyna_q's table would hold {states:,} states x {actions} actions; name fewer Discrete fields")
@@ -149,7 +154,7 @@ def check_table(sizes: tuple[int, ...], setup: Setup) -> tuple[int, int]:
 
 def allowed(state: Arrays, actions: int) -> Array:
     """Which actions each row may choose: bool (B, n) or, with no mask, (n,)."""
-    return state["action_mask"].astype(bool) if "action_mask" in state else np.ones(actions, bool)
+    return state[MASK].astype(bool) if MASK in state else np.ones(actions, bool)
 
 
 def best(q: Array, mask: Array, preference: Array) -> Array:

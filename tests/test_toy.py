@@ -402,6 +402,11 @@ def test_what_was_never_tried_changes_nothing() -> None:
         model.learn(one_step(0, 0, 1, 1.0))
 
 
+def test_the_model_says_which_value_it_cannot_count() -> None:
+    with pytest.raises(ValueError, match=r"from 0 to \d+; x is -1\.\.-1"):
+        tabular().learn(one_step(-1, 0, 1, 0.0))
+
+
 def test_a_loaded_model_dreams_the_same() -> None:
     model, twin, rng = tabular(), tabular(), np.random.default_rng(0)
     model.learn(played(gamble, 4, 50, 4, rng))
@@ -489,7 +494,8 @@ def masked(x: int, *allowed: int) -> dict[str, Array]:
 
 
 def test_masked_actions_are_neither_chosen_nor_counted_on() -> None:
-    policy = dyna(states=2, actions=3, lr=1.0)
+    space = spaces.Dict({"x": spaces.Discrete(2), "action_mask": spaces.MultiBinary(3)})
+    policy = DynaQ(DynaQ.Config(lr=1.0, discount=DISCOUNT), Setup(space=space, action_space=spaces.Discrete(3)))
     state, first = masked(0, 1, 2), np.zeros(300, bool)
     assert set(policy.explore({}, state, first).action) == {1, 2}
     assert 0 not in policy.act({}, state, first).action
@@ -533,9 +539,9 @@ MANY = spaces.Dict({name: spaces.Discrete(1000) for name in "abc"})
     [
         (DynaQ, Setup(space=PIXELS, action_space=spaces.Discrete(2)), r"Discrete fields.*\['pixels'\].*perception"),
         (DynaQ, Setup(space=MANY, action_space=spaces.Discrete(2)), "1,000,000,000 states x 2 actions"),
-        (DynaQ, Setup(space=SEEN, action_space=spaces.Box(0, 1)), "Discrete actions, not Box"),
+        (DynaQ, Setup(space=SEEN, action_space=spaces.Box(0, 1)), "Discrete actions from 0 on, not Box"),
         (Tabular, Setup(space=PIXELS, action_space=spaces.Discrete(2)), r"Discrete fields.*\['pixels'\].*perception"),
-        (Tabular, Setup(space=SEEN, action_space=spaces.Box(0, 1)), "Discrete actions, not Box"),
+        (Tabular, Setup(space=SEEN, action_space=spaces.Box(0, 1)), "Discrete actions from 0 on, not Box"),
     ],
 )
 def test_tables_say_what_they_cannot_hold(part: type, setup: Setup, complaint: str) -> None:

@@ -32,14 +32,16 @@ class Tabular:
                 f"tabular counts Discrete fields and finds none in the percept {sorted(setup.space.spaces)}: "
                 "switch on a perception that names some (such as toy_cells) or choose another world model"
             )
-        if not isinstance(setup.action_space, spaces.Discrete):
-            raise ValueError(f"tabular needs Discrete actions, not {setup.action_space}; choose another world model")
+        if not isinstance(setup.action_space, spaces.Discrete) or setup.action_space.start:
+            raise ValueError(
+                f"tabular needs Discrete actions from 0 on, not {setup.action_space}; choose another model"
+            )
         self.space = spaces.Dict()
         self._percepts = float(np.prod([float(space.n) for space in discrete]))
         self._actions = int(setup.action_space.n)
         self._fields: tuple[str, ...] = ()  # known from the first batch on: the context is built after this model
         self._counted = Outcomes.none()
-        self._rng = np.random.default_rng(setup.seed)
+        self._rng = np.random.default_rng([setup.seed, *b"tabular"])  # a stream of its own: others share the seed
 
     def initial(self, batch: int) -> Carry:
         return {}
@@ -61,8 +63,7 @@ class Tabular:
         draw = before[known] + self._rng.integers(0, times[known])
         outcome = self._counted.take(np.searchsorted(self._counted.count.cumsum(), draw, side="right"))
         code[known], reward[known], ended[known] = outcome.after, outcome.reward, outcome.ended
-        after = dict(zip(self._fields, unpack(code, self._bits, len(self._fields)), strict=True))
-        return Imagined({}, {**state, **after}, reward, ended)
+        return Imagined({}, {**state, **self._decoded(code, state)}, reward, ended)
 
     def decode(self, latent: Arrays) -> Arrays:
         """An empty latent stands for no percept: ``{}``."""
@@ -106,8 +107,20 @@ class Tabular:
         return (CODE_BITS - self._actions.bit_length()) // max(len(self._fields), 1)
 
     def _code(self, state: Arrays) -> Array:
-        """The counted fields of N states, of any leading shape, side by side: int64 (N,)."""
-        return pack([state[field].ravel() for field in self._fields], self._bits)
+        """The counted fields of N states, of any leading shape, side by side in one number each: int64 (N,)."""
+        code: Array = np.zeros(1, np.int64)
+        largest = (1 << self._bits) - 1
+        for field in self._fields:
+            value = state[field].ravel()
+            if value.size and not 0 <= value.min() <= value.max() <= largest:
+                raise ValueError(f"tabular counts values from 0 to {largest}; {field} is {value.min()}..{value.max()}")
+            code = code << self._bits | value.astype(np.int64)
+        return code
+
+    def _decoded(self, code: Array, like: Arrays) -> Arrays:
+        """The fields that ``code`` (N,) holds, each (N,) in the dtype that it has in ``like``."""
+        place = {field: self._bits * i for i, field in enumerate(reversed(self._fields))}
+        return {f: (code >> place[f] & (1 << self._bits) - 1).astype(like[f].dtype) for f in self._fields}
 
     def _outcomes(self, batch: Batch) -> Outcomes:
         """The batch's T * B steps, uncounted."""
@@ -168,18 +181,3 @@ def distinct(outcomes: Outcomes) -> tuple[Array, Array]:
 def is_scalar(value: Array) -> bool:
     """Whether a batch's field, (T, B, ...), is one whole number per step."""
     return value.ndim == 2 and np.issubdtype(value.dtype, np.integer)
-
-
-def pack(columns: list[Array], bits: int) -> Array:
-    """Whole-number columns, each (N,), side by side in one int64 (N,), ``bits`` for each."""
-    code = np.zeros(len(columns[0]), np.int64)
-    for column in columns:
-        if column.size and not 0 <= column.min() <= column.max() < 1 << bits:
-            raise ValueError(f"tabular counts values from 0 to {(1 << bits) - 1}, not {column.min()}..{column.max()}")
-        code = code << bits | column
-    return code
-
-
-def unpack(code: Array, bits: int, columns: int) -> list[Array]:
-    """What was packed."""
-    return [code >> bits * place & (1 << bits) - 1 for place in reversed(range(columns))]

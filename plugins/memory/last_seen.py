@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from agentctl.core.protocols import BaseConfig, Setup
 from agentctl.core.types import Array, Arrays, Snapshot
@@ -20,6 +20,8 @@ class LastSeen:
     """Adds ``recalled_<field>`` for each chosen field: the same shape and dtype, zero until something was seen."""
 
     class Config(BaseConfig):
+        model_config = ConfigDict(json_schema_extra={"examples": [{"fields": ["lantern"]}]})
+
         fields: tuple[str, ...] = Field(min_length=1, description="Fields of the percept or latent to remember.")
 
     def __init__(self, config: Config, setup: Setup) -> None:
