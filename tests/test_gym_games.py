@@ -120,6 +120,10 @@ def test_the_time_limit_cuts_and_does_not_end() -> None:
     steps = [game.step(np.array([t % 2])) for t in range(8)]
     assert [bool(step.cut[0]) for step in steps] == [False, False, False, True] * 2
     assert not any(step.ended.any() for step in steps)
+    both = build("Clockwork-v0", life=3, max_episode_steps=3)
+    both.reset(0)
+    last = [both.step(np.array([0])) for _ in range(3)][-1]
+    assert last.ended[0] and not last.cut[0]  # what is over by the rules has no future, whatever the clock says
 
 
 def test_taxi_masks_are_the_legal_actions_of_the_state_shown() -> None:
@@ -211,6 +215,13 @@ def test_an_observation_of_one_array_comes_bare() -> None:
     assert isinstance(env.observation_space, spaces.Box)
     assert env.observation_space.contains(env.reset(seed=0)[0])
     assert env_of("CartPole-v1", render_mode=None).render() is None
+
+
+def test_a_seeded_reset_starts_anew_even_after_the_end() -> None:
+    env = env_of("CartPole-v1", max_episode_steps=2)
+    first, _ = env.reset(seed=1)
+    assert [env.step(0)[3] for _ in range(2)] == [False, True]
+    assert np.array_equal(env.reset(seed=1)[0], first)
 
 
 def test_the_single_form_of_atari_goes_on_after_a_lost_life() -> None:
