@@ -1,6 +1,6 @@
-"""One YAML = one run: read, override, validate, resolve, explain.
+"""One YAML = one run: read, override, validate, resolve.
 
-The frame (sections and run settings) is pydantic; each component's own keys are checked by its nested ``Config``.
+The frame (:mod:`agentctl.core.frame`) is pydantic; each component's own keys are checked by its nested ``Config``.
 All of it is strict: an unknown key or a wrong type is an error with file:line:column, the value and a suggestion.
 """
 
@@ -9,110 +9,36 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel
 
-from agentctl.core.document import Document, Loc, read_document
-from agentctl.core.errors import ConfigError, PluginError, did_you_mean
+from agentctl.core.document import Document, read_document
+from agentctl.core.errors import AgentctlError, ConfigError, PluginError
+from agentctl.core.frame import SECTIONS, VERSION, EvaluationSettings, RunConfig, Section, check_version, expand
 from agentctl.core.overrides import override, switch_off
 from agentctl.core.plugins import KINDS, LISTS, Registry, Switches
-from agentctl.core.protocols import BaseConfig
+from agentctl.core.problems import MAX_PROBLEMS, validate
+from agentctl.core.strict_yaml import Loc, dump
 
-VERSION = 1
+__all__ = [
+    "Chosen",
+    "Composition",
+    "EvaluationSettings",
+    "RunConfig",
+    "Section",
+    "choose",
+    "compose",
+    "compose_document",
+    "dump",
+    "validate",
+]
 
-
-class Section(BaseModel):
-    """What every component's block may hold beside its own options."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    name: str = Field(description="the component, as in `agentctl plugins list`")
-    enabled: bool = Field(True, description="false switches the component off")
-    fallback: str = Field("", description="the component of the same kind that takes over when this one keeps failing")
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
-
-
-class GameSection(Section):
-    """The game's block."""
-
-    batch: int = Field(8, gt=0, le=4096, description="games (rows) played in parallel")
-
-
-class RewardSection(Section):
-    """A reward's block."""
-
-    weight: float = Field(1.0, description="the factor of its terms in the total")
-
-
-SECTIONS: dict[str, type[Section]] = {"game": GameSection, "reward": RewardSection}
-
-
-class RunSettings(BaseConfig):
-    """How long and how carefully a run goes."""
-
-    steps: int = Field(100_000, gt=0, description="game steps over all rows of the batch")
-    cycle_steps: int = Field(50_000, gt=0, description="evaluate and save after this many steps")
-    seed: int = Field(0, ge=0, lt=2**31, description="of everything random")
-    keep_checkpoints: int = Field(2, gt=0, description="how many of the latest checkpoints stay")
-    max_errors: int = Field(3, gt=0, description="errors of a component before its fallback takes over for good")
-
-
-class EvaluationSettings(BaseConfig):
-    """Episodes on fixed seeds, beside the random policy on the same seeds."""
-
-    episodes: int = Field(10, gt=0, le=1000, description="episodes per evaluation, played in parallel")
-    seed: int = Field(1_000_000, ge=0, lt=2**31, description="of the evaluation games; never a training seed")
-    max_steps: int = Field(30_000, gt=0, description="a row is cut after this many steps")
-    every: int = Field(1, gt=0, description="evaluate after every so many cycles; the last cycle always")
-
-
-class PluginSettings(BaseConfig):
-    """Which plugins this run takes: files beside the YAML, names to leave out."""
-
-    paths: list[str] = Field([], description="one-file plugins, relative to the YAML")
-    disable: list[str] = Field([], description="plugin names to leave out")
-
-
-class RunConfig(BaseModel):
-    """The frame of a run's YAML. A section is ``{name: ..., options}``, a bare name, or ``off``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    version: int = VERSION
-    game: GameSection
-    perception: list[Section] = []
-    world_model: Section | None = None
-    memory: Section | None = None
-    reward: list[RewardSection] = []
-    policy: Section
-    replay: Section | None = None
-    run: RunSettings = RunSettings.model_construct()
-    evaluation: EvaluationSettings = EvaluationSettings.model_construct()
-    plugins: PluginSettings = PluginSettings.model_construct()
-
-    @field_validator(*KINDS, mode="before")
-    @classmethod
-    def _short_forms(cls, value: Any) -> Any:
-        return [_section(item) for item in value] if isinstance(value, list) else _section(value)
-
-    @field_validator("plugins", mode="before")
-    @classmethod
-    def _list_of_paths(cls, value: Any) -> Any:
-        return {"paths": value} if isinstance(value, list) else value
-
-    @model_validator(mode="before")
-    @classmethod
-    def _single_item(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        return {key: _as_list(value) if key in LISTS else value for key, value in data.items()}
+NEEDED = ("game", "policy")
+ALONE = ("game", "replay")
+"""Kinds that no fallback can stand in for: what they hold cannot be taken over in the middle of a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +93,10 @@ class Composition:
 
     @property
     def digest(self) -> str:
-        """A hash of the resolved configuration."""
-        return hashlib.sha256(json.dumps(self.resolved(), sort_keys=True).encode()).hexdigest()[:16]
+        """A hash of the resolved configuration; where plugin files lie does not count."""
+        data = self.resolved()
+        data["plugins"]["paths"] = [path.name for path in self.registry.switches.paths]
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def compose(
@@ -179,8 +107,10 @@ def compose(
 ) -> Composition:
     """Read ``path``, apply ``-s`` and ``--off``, and check everything. Raises ConfigError or PluginError."""
     document = read_document(path)
+    expand(document)
     for text in overrides:
         override(document, text)
+        expand(document)
     for kind in off:
         switch_off(document, kind)
     return compose_document(document, switches or Switches())
@@ -188,20 +118,26 @@ def compose(
 
 def compose_document(document: Document, switches: Switches) -> Composition:
     """The composition that an (already overridden) document describes."""
+    expand(document)
     check_version(document)
     settings: RunConfig = validate(RunConfig, document.data, document, ())
-    base = document.path.parent if document.path else Path()
-    paths = tuple((base / p).resolve() for p in settings.plugins.paths)
-    registry = Registry(Switches(paths, frozenset(settings.plugins.disable)).also(switches))
-    chosen = [
-        choose(registry, kind, section, loc, document)
-        for kind in KINDS
-        for loc, section in _sections(settings, kind)
-        if section.enabled
-    ]
-    for needed in ("game", "policy"):
-        if not any(item.kind == needed for item in chosen):
-            raise ConfigError(f"{document.origin((needed,))}: a run needs a {needed}; it cannot be switched off")
+    registry = _registry(settings, document, switches)
+    enabled = [(kind, loc, section) for kind, loc, section in settings.sections() if section.enabled]
+    chosen: list[Chosen] = []
+    problems: list[AgentctlError] = []
+    for needed in NEEDED:
+        if not any(kind == needed for kind, _, _ in enabled):
+            remedy = "here it is empty or switched off" if document.holds((needed,)) else f"add '{needed}: NAME'"
+            problems.append(ConfigError(f"{document.origin((needed,))}: a run needs a {needed}; {remedy}"))
+    for kind, loc, section in enabled:
+        try:
+            chosen.append(choose(registry, kind, section, loc, document))
+        except AgentctlError as error:
+            problems.append(error)
+        if len(problems) == MAX_PROBLEMS:
+            break
+    if problems:
+        raise type(problems[0])("\n".join(str(problem) for problem in problems)) from problems[0]
     return Composition(document, settings, registry, tuple(chosen))
 
 
@@ -212,91 +148,53 @@ def choose(
     loc: Loc,
     document: Document | None = None,
 ) -> Chosen:
-    """Find, import and check one component. Raises PluginError or ConfigError naming the YAML line."""
+    """Find, import and check one component and its fallback. Raises PluginError or ConfigError naming the YAML line."""
     document = document or Document(None, {})
-    block = section if isinstance(section, Section) else _block(kind, section, document, loc)
+    frame = SECTIONS.get(kind, Section)
+    block: Section = section if isinstance(section, Section) else validate(frame, section, document, loc)
+    chosen = _checked(registry, kind, block, loc, document)
+    name = block.fallback or registry.find(kind, block.name)[1].fallback
+    if not name:
+        return chosen
+    loc = (*loc, "fallback")
+    if name == block.name:
+        raise ConfigError(f"{document.origin(loc)}: {kind} {name!r} cannot be its own fallback; name another one")
+    if kind in ALONE:
+        raise ConfigError(f"{document.origin(loc)}: nothing can stand in for a {kind}; remove the fallback")
+    return replace(chosen, fallback=_checked(registry, kind, frame.model_validate({"name": name}), loc, document))
+
+
+def _checked(registry: Registry, kind: str, block: Section, loc: Loc, document: Document) -> Chosen:
+    """The component that ``block`` names, its options validated; without a fallback."""
+    where = document.origin((*loc, "name"))
     try:
         plugin, component = registry.find(kind, block.name)
         component_class = registry.load(kind, block.name)
     except PluginError as error:
-        raise PluginError(f"{document.origin((*loc, 'name'))}: {error}") from error
-    options = {**component.defaults, **block.options}
-    config = validate(component_class.Config, options, document, loc)
-    fallback = block.fallback or component.fallback
-    stand_in = choose(registry, kind, {"name": fallback}, (*loc, "fallback"), document) if fallback else None
-    return Chosen(kind, block.name, loc, component_class, config, plugin.name, block, stand_in)
-
-
-def validate(model: type[Any], data: Mapping[str, Any], document: Document, loc: Loc) -> Any:
-    """``model`` from plain data, strictly. All problems are reported at once, each with its place."""
+        raise PluginError(f"{where}: {error}") from error
+    frame, options = type(block).model_fields.keys(), {**component.defaults, **block.options}
+    if taken := sorted(frame & component_class.Config.model_fields.keys()):
+        raise PluginError(f"{where}: {component.target}.Config has {taken}, which every {kind} has; rename it there")
     try:
-        return model.model_validate_json(json.dumps(data), strict=True)
-    except ValidationError as error:
-        lines = [_problem(model, problem, document, loc) for problem in error.errors()]
-        raise ConfigError("\n".join(lines)) from error
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{document.origin(loc)}: {error}") from error
+        config = validate(component_class.Config, options, document, loc, beside=frame)
+    except AgentctlError:
+        raise
+    except Exception as error:  # the plugin's own validator broke
+        what = f"{type(error).__name__}: {error}; disable it with -p no:{plugin.name}"
+        raise PluginError(f"{where}: {kind} {block.name!r} cannot check its options: {what}") from error
+    return Chosen(kind, block.name, loc, component_class, config, plugin.name, block)
 
 
-def dump(data: Mapping[str, Any]) -> str:
-    """Plain data as readable YAML, keys in their order."""
-    return str(yaml.safe_dump(dict(data), sort_keys=False, width=100))
-
-
-def _section(value: Any) -> Any:
-    """``ppo`` -> ``{name: ppo}``; ``off`` (YAML's false) and an empty value -> None."""
-    if isinstance(value, str):
-        return {"name": value}
-    return None if value is False else value
-
-
-def _as_list(value: Any) -> Any:
-    if value is None or value is False:
-        return []
-    return value if isinstance(value, list) else [value]
-
-
-def _sections(settings: RunConfig, kind: str) -> list[tuple[Loc, Section]]:
-    value = getattr(settings, kind)
-    if isinstance(value, list):
-        return [((kind, index), section) for index, section in enumerate(value)]
-    return [((kind,), value)] if value is not None else []
-
-
-def _block(kind: str, section: Mapping[str, Any], document: Document, loc: Loc) -> Section:
-    block: Section = validate(SECTIONS.get(kind, Section), section, document, loc)
-    return block
-
-
-def check_version(document: Document) -> None:
-    version = document.data.get("version", VERSION)
-    if version != VERSION:
-        hint = (
-            "upgrade game-agentctl" if isinstance(version, int) and version > VERSION else "run agentctl config migrate"
-        )
-        raise ConfigError(
-            f"{document.origin(('version',))}: version {version!r}; this agentctl reads {VERSION}: {hint}"
-        )
-
-
-def _problem(model: type[BaseModel], problem: Any, document: Document, loc: Loc) -> str:
-    """One line of a ConfigError from one pydantic error."""
-    inner = tuple(part for part in problem["loc"] if part != "function-before[_section()]")
-    here = (*loc, *inner)
-    path = ".".join(str(part) for part in here) or "the file"
-    if problem["type"] == "extra_forbidden":
-        return f"{document.origin(here)}: {path}: unknown key{did_you_mean(str(inner[-1]), _known_keys(model, inner))}"
-    if problem["type"] == "missing":
-        return f"{document.origin(here[:-1])}: {path}: missing; add it"
-    given = json.dumps(problem["input"], default=str)
-    return f"{document.origin(here)}: {path}: {problem['msg']} (got {given[:80]})"
-
-
-def _known_keys(model: type[BaseModel], inner: Loc) -> list[str]:
-    """The keys allowed where the unknown one stands; descends into nested models."""
-    for part in inner[:-1]:
-        annotation = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return list(model.model_fields)
+def _registry(settings: RunConfig, document: Document, switches: Switches) -> Registry:
+    """The plugins of this run. Raises PluginError when a file that was asked for does not load."""
+    base = document.path.parent if document.path else Path()
+    named = {(base / path).resolve(): ("plugins", "paths", i) for i, path in enumerate(settings.plugins.paths)}
+    asked = Switches(tuple(path.resolve() for path in switches.paths), switches.disable)
+    registry = Registry(Switches(tuple(named), frozenset(settings.plugins.disable)).also(asked))
+    for path in registry.switches.paths:
+        where = document.origin(named[path]) if path in named else f"-p {path}"
+        for plugin in registry.plugins.values():
+            broken = plugin.status in {"failed", "incompatible"} and not plugin.components
+            if plugin.source == str(path) and broken:
+                raise PluginError(f"{where}: the plugin {plugin.name!r} {plugin.status}: {plugin.reason}")
+    return registry

@@ -31,9 +31,13 @@ class NotReadyError(AgentctlError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'policy'?"``, or the known words when none is close; empty when nothing is known."""
+    """``"; did you mean 'policy'?"``, or the known words when none is close; empty when nothing is known.
+
+    Case does not count, and ``pong`` is close to ``atari/pong``.
+    """
     known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    candidates = {name.rpartition("/")[2].casefold(): name for name in known} | {n.casefold(): n for n in known}
+    close = difflib.get_close_matches(word.casefold()[:80], candidates, n=1, cutoff=0.6)
     if close:
-        return f"; did you mean {close[0]!r}?"
+        return f"; did you mean {candidates[close[0]]!r}?"
     return f"; known: {', '.join(known[:12])}{' ...' if len(known) > 12 else ''}" if known else ""

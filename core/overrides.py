@@ -4,54 +4,78 @@ from __future__ import annotations
 
 from typing import Any
 
-from agentctl.core.document import Document, parse_value
+from agentctl.core.document import Document
 from agentctl.core.errors import ConfigError, did_you_mean
 from agentctl.core.plugins import KINDS, LISTS
+from agentctl.core.strict_yaml import Loc, Refused, parse
 
 
 def override(document: Document, text: str) -> None:
     """Apply ``policy.lr=3e-4`` or ``reward.0.weight=2`` (list items also by name: ``reward.clip.weight=2``)."""
+    origin = _shown(text)
     path, equals, value = text.partition("=")
-    words = path.strip().split(".")
+    words = [word.strip() for word in path.split(".")]
     if not equals or not all(words):
-        raise ConfigError(f"-s {text}: write -s path.to.key=value")
-    loc: list[str | int] = []
+        raise ConfigError(f"{origin}: write it as path.to.key=value, e.g. -s policy.lr=3e-4")
+    try:
+        new = parse(value)[0]
+    except Refused as error:
+        raise ConfigError(f"{origin}: {error}") from error
     place: Any = document.data
+    loc: Loc = ()
     for word in words[:-1]:
-        place = _descend(place, word, loc, text)
-    key: str | int = index_of(place, words[-1], text) if isinstance(place, list) else words[-1]
-    place[key] = parse_value(value)
-    here = (*loc, key)
-    document.origins = {at: origin for at, origin in document.origins.items() if at[: len(here)] != here}
-    document.origins[here] = f"-s {text}"
+        loc = (*loc, _key(place, word, origin))
+        place = _descend(document, place, loc, origin)
+    key = _key(place, words[-1], origin)
+    place[key] = new
+    document.came_from((*loc, key), origin)
 
 
 def switch_off(document: Document, kind: str) -> None:
     """``--off memory``: leave out every component of a kind."""
-    if kind not in KINDS or kind in {"game", "policy"}:
-        known = [name for name in KINDS if name not in {"game", "policy"}]
-        raise ConfigError(f"--off {kind}: not a kind that can be switched off{did_you_mean(kind, known)}")
+    known = [name for name in KINDS if name not in {"game", "policy"}]
+    if kind in {"game", "policy"}:
+        raise ConfigError(f"--off {kind}: a run needs a {kind}; these can be switched off: {', '.join(known)}")
+    if kind not in known:
+        raise ConfigError(f"--off {kind}: not a kind of component{did_you_mean(kind, known)}")
     document.data[kind] = [] if kind in LISTS else None
-    document.origins[(kind,)] = f"--off {kind}"
+    document.came_from((kind,), f"--off {kind}")
 
 
-def _descend(place: Any, word: str, loc: list[str | int], text: str) -> Any:
-    """One level down, turning a bare name into ``{name: ...}`` so that options can be added."""
-    key: str | int = index_of(place, word, text) if isinstance(place, list) else word
-    if isinstance(place, dict):
-        place.setdefault(key, {})
-    if isinstance(place[key], str):
-        place[key] = {"name": place[key]}
-    if not isinstance(place[key], (dict, list)):
-        raise ConfigError(f"-s {text}: {word!r} is {place[key]!r}, which has no keys")
-    loc.append(key)
+def index_of(names: list[str], word: str, origin: str) -> int:
+    """The position of a list's item, by number or by its only bearer's name. Raises ConfigError."""
+    if word.isdecimal() and int(word[:9]) < len(names):
+        return int(word[:9])
+    if names.count(word) == 1:
+        return names.index(word)
+    if word in names:
+        numbers = " and ".join(str(index) for index, name in enumerate(names) if name == word)
+        raise ConfigError(f"{origin}: the items {numbers} are called {word!r}; write the number")
+    items = f"its items are 0 to {len(names) - 1}" if names else "it is empty"
+    raise ConfigError(f"{origin}: the list has no item {word!r}; {items}{did_you_mean(word, filter(None, names))}")
+
+
+def names_of(items: list[Any]) -> list[str]:
+    """What a list's items are called; "" where an item has no name."""
+    return [str(item.get("name", "")) if isinstance(item, dict) else "" for item in items]
+
+
+def _key(place: dict[str, Any] | list[Any], word: str, origin: str) -> str | int:
+    return word if isinstance(place, dict) else index_of(names_of(place), word, origin)
+
+
+def _descend(document: Document, place: Any, loc: Loc, origin: str) -> Any:
+    """The block at ``loc`` inside ``place``; what is missing or switched off becomes an empty one."""
+    key = loc[-1]
+    if isinstance(place, dict) and place.get(key) is None:
+        place[key] = {}
+        document.came_from(loc, origin)
+    if not isinstance(place[key], dict | list):
+        raise ConfigError(f"{origin}: {key!r} is {place[key]!r}, a value without keys of its own")
     return place[key]
 
 
-def index_of(items: Any, word: str, text: str) -> int:
-    names = [item if isinstance(item, str) else item.get("name", "") for item in items if isinstance(item, (str, dict))]
-    if word.isdigit() and int(word) < len(items):
-        return int(word)
-    if word in names:
-        return names.index(word)
-    raise ConfigError(f"-s {text}: no item {word!r} in the list{did_you_mean(word, names)}")
+def _shown(text: str) -> str:
+    """How messages name an override: short, and harmless to a terminal."""
+    text = text if len(text) <= 80 else f"{text[:80]}..."
+    return f"-s {text if text.isprintable() else repr(text)}"

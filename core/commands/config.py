@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,7 @@ import typer
 
 from agentctl.core.commands.options import Game, Json, Off, Plug, Set, composition, find_config, switches
 from agentctl.core.commands.output import print_json, print_table, print_text, size
+from agentctl.core.errors import AgentctlError
 
 if TYPE_CHECKING:
     from agentctl.core.config import Composition
@@ -20,7 +22,12 @@ app = typer.Typer(no_args_is_help=True, help="Check, show and explain configurat
 @app.command()
 def check(game: Game, set_: Set = None, off: Off = None, plugin: Plug = None, json_: Json = False) -> None:
     """Check everything and print the chain of spaces and the memory it takes, before any game starts."""
-    print_chain(composition(game, set_, off, plugin), as_json=json_)
+    try:
+        print_chain(composition(game, set_, off, plugin), as_json=json_)
+    except AgentctlError as error:
+        if json_:
+            print_json({"ok": False, "error": str(error)})
+        raise
 
 
 @app.command()
@@ -50,10 +57,16 @@ def explain(
     json_: Json = False,
 ) -> None:
     """Say what a value is and where it comes from: file:line:column, -s, or whose default."""
-    from agentctl.core.schema import explain as explain_path
+    from agentctl.core.explain import explain as explain_path
 
     found = explain_path(composition(game, set_, off, plugin), path)
-    print_json(found) if json_ else print_text(f"{found['path']} = {found['value']}    from {found['from']}")
+    if json_:
+        print_json(found)
+        return
+    print_text(f"{found['path']} = {json.dumps(found['value'], ensure_ascii=False)}")
+    print_text(f"  from   {found['from']}")
+    if found["about"]:
+        print_text(f"  about  {found['about']}")
 
 
 @app.command()
@@ -62,16 +75,15 @@ def schema(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="write it there")] = None,
 ) -> None:
     """The JSON Schema of a run's YAML, assembled from the installed plugins, for editors."""
-    import json
-
     from agentctl.core.plugins import Registry
+    from agentctl.core.schema import as_text
     from agentctl.core.schema import schema as make_schema
 
-    text = json.dumps(make_schema(Registry(switches(plugin))), indent=1)
+    text = as_text(make_schema(Registry(switches(plugin))))
     if out is None:
-        print_text(text)
+        print_text(text.rstrip())
     else:
-        out.write_text(text + "\n", encoding="utf-8")
+        out.write_text(text, encoding="utf-8")
 
 
 @app.command()
@@ -80,17 +92,17 @@ def migrate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the new text, write nothing")] = False,
 ) -> None:
     """Carry an older file to this version; comments stay, the old text is kept beside it as .bak."""
-    from agentctl.core.schema import migrate as migrate_text
+    from agentctl.core.migrate import migrated, replace_file
 
     path = find_config(game)
-    before = path.read_text(encoding="utf-8") if path.is_file() else ""
-    after = migrate_text(before, path)
-    if dry_run or after == before:
-        print_text(after.rstrip() if dry_run else f"{path}: already up to date")
-        return
-    path.with_suffix(path.suffix + ".bak").write_text(before, encoding="utf-8")
-    path.write_text(after, encoding="utf-8")
-    print_text(f"{path}: migrated; the old text is in {path.name}.bak")
+    before, after = migrated(path)
+    if dry_run:
+        print_text(after.rstrip())
+    elif after == before:
+        print_text(f"{path}: already up to date")
+    else:
+        backup = replace_file(path, before, after)
+        print_text(f"{path}: migrated; the old text is in {backup}")
 
 
 def print_chain(chosen: Composition, *, as_json: bool) -> None:

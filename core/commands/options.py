@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,12 +39,27 @@ def switches(plugins: list[str] | None) -> Switches:
 
 
 def find_config(game: Path) -> Path:
-    """The file itself, or the shipped one of that name: ``atari/default`` or ``configs/atari/default.yaml``."""
+    """The file itself, or the shipped one of that name: ``atari/default`` or ``configs/atari/default.yaml``.
+
+    Raises ConfigError when there is neither, with the closest of the files there and the shipped ones.
+    """
+    from agentctl.core.errors import ConfigError, did_you_mean
+
+    if os.path.exists(game):  # unlike Path.exists, quiet about names that no file can have
+        return game
+    shipped = _shipped()
+    name = game.as_posix().removeprefix("configs/")
+    for ending in ("", ".yaml"):
+        if name + ending in shipped:
+            return shipped[name + ending]
+    beside = [str(file) for file in game.parent.glob("*.y*ml")] if os.path.isdir(game.parent) else []
+    known = [*beside, *(file.removesuffix(".yaml") for file in shipped)]
+    raise ConfigError(f"{game}: no such file{did_you_mean(str(game), known)}")
+
+
+def _shipped() -> dict[str, Path]:
+    """The YAMLs that come with agentctl, by their path below ``configs/``."""
     from importlib.resources import files
 
-    if game.exists():
-        return game
-    parts = game.with_suffix(".yaml").parts
-    parts = parts[1:] if parts and parts[0] == "configs" else parts
-    shipped = Path(str(files("agentctl.configs"))).joinpath(*parts)
-    return shipped if shipped.is_file() else game
+    folder = Path(str(files("agentctl.configs")))
+    return {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*.yaml"))}
