@@ -150,7 +150,7 @@ def _print_summary(done: Run, json_: bool) -> None:
         print_json(done.summary)
         return
     summary: dict[str, Any] = done.summary
-    if summary["return_mean"] is not None:
+    if summary["return_mean"] is not None and not done.observers:  # else they have said it
         beside = f"random {summary['return_random']:.2f}"
         print_text(f"return {summary['return_mean']:.2f} over {summary['episodes']} episodes; {beside}")
     for problem in summary.get("problems", []):
