@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 from agentctl.core.config import Chosen, Composition
 from agentctl.core.errors import AgentctlError, ConfigError, NotReadyError, PluginError
-from agentctl.core.guard import guarded
+from agentctl.core.guard import Guard, guarded
 from agentctl.core.pipeline import Pipeline, describe, joined
 from agentctl.core.protocols import Game, Policy, Replay, Reward, Setup, WorldModel
 from agentctl.core.types import Array, Transition
@@ -38,12 +38,12 @@ class Rewards:
         if not self.parts:
             transition.terms, transition.total = {"game": transition.reward}, transition.reward
             return
-        total = np.zeros_like(transition.reward)
+        weighted: list[Array] = []
         for weight, reward in self.parts:
             for name, term in reward.score(transition).items():
                 transition.terms[name] = term
-                total += np.float32(weight) * term
-        transition.total = total
+                weighted.append(np.multiply(term, weight, dtype=np.float32))
+        transition.total = sum(weighted[1:], weighted[0]) if weighted else np.zeros_like(transition.reward)
 
 
 @dataclass(slots=True)
@@ -76,6 +76,8 @@ class Assembly:
         if chosen is not None:
             space = spaces.Dict({k: v for k, v in self.setup.space.items() if k not in memory.space.spaces})  # type: ignore[union-attr]
             memory = build(self.composition, chosen, replace(self.setup, space=space, batch=batch))
+        if isinstance(memory, Guard) and isinstance(self.pipeline.memory, Guard):
+            memory.notify, memory.errors = self.pipeline.memory.notify, self.pipeline.memory.errors
         return Pipeline(self.pipeline.perceptions, self.pipeline.world_model, memory)
 
     def another_rewards(self, batch: int) -> Rewards:
@@ -88,6 +90,13 @@ class Assembly:
         named |= {"world_model": self.pipeline.world_model, "memory": self.pipeline.memory}
         named |= {f"reward-{index}": reward for index, (_, reward) in enumerate(self.rewards.parts)}
         return {name: part for name, part in named.items() if part is not None}
+
+    def guards(self) -> dict[str, Guard]:
+        """The components that have a fallback, by their place in the YAML: ``policy``, ``reward.0``."""
+        stages = self.pipeline
+        parts: list[Any] = [*stages.perceptions, stages.world_model, stages.memory, self.policy]
+        parts += [reward for _, reward in self.rewards.parts]
+        return {".".join(map(str, part.chosen.loc)): part for part in parts if isinstance(part, Guard)}
 
 
 def assemble(composition: Composition, batch: int | None = None) -> Assembly:
@@ -192,15 +201,28 @@ def total_bytes(rows: list[Row]) -> int:
 
 
 def blame(error: BaseException, composition: Composition) -> Chosen | None:
-    """The component whose code raised ``error``: the deepest frame that stands in a chosen class's module."""
-    modules = {item.component_class.__module__: item for item in composition.chosen}
+    """The component whose code raised ``error``: the deepest frame of a chosen class's method, or of its module."""
+    chosen = [part for item in composition.chosen for part in (item, item.fallback) if part is not None]
+    classes = {item.component_class: item for item in reversed(chosen)}
+    modules = {item.component_class.__module__: item for item in reversed(chosen)}
     found, trace = None, error.__traceback__
     while trace is not None:
-        found = modules.get(trace.tb_frame.f_globals.get("__name__", ""), found)
-        trace = trace.tb_next
+        frame, trace = trace.tb_frame, trace.tb_next
+        owner = classes.get(type(frame.f_locals.get("self")))
+        module = frame.f_globals.get("__name__", "")
+        if owner is None and found is not None and found.component_class.__module__ == module:
+            continue  # a helper of the one already found
+        found = owner or modules.get(module, found)
     return found
 
 
-def action_array(space: spaces.Space[Any], action: Any, batch: int) -> Array:
-    """``action`` as the batch's array: (B,) integers for Discrete, (B, n) otherwise."""
-    return np.asarray(action, dtype=space.dtype).reshape(batch, *(space.shape or ()))
+def way_out(culprit: Chosen) -> str:
+    """What a user can do about a component that fails: the exact switches."""
+    kind, plugin = culprit.loc[0], f"-p no:{culprit.plugin}"
+    if culprit.loc[-1] == "fallback":
+        return f"it is a fallback: name another one; {plugin} disables its plugin"
+    if kind in ("game", "policy", "replay"):
+        instead = "choose another one" + (", or give it a fallback: in the YAML" if kind == "policy" else "")
+        return f"a run needs a {kind}: {instead}; {plugin} disables its plugin"
+    switch = f"-s {kind}.{culprit.loc[1]}.enabled=false" if len(culprit.loc) > 1 else f"--off {kind}"
+    return f"switch it off with {switch}, or give it a fallback: in the YAML; {plugin} disables its plugin"

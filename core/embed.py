@@ -7,10 +7,12 @@ action = bot.act(observation)
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 
 from agentctl.core.assembly import Assembly, assemble
 from agentctl.core.checkpoint import latest_checkpoint
@@ -19,9 +21,11 @@ from agentctl.core.pipeline import Flow
 from agentctl.core.runner import composition_of, restore
 from agentctl.core.types import Array, Arrays
 
+ONLY_FOR_TRAINING = ("reward", "replay")
+
 
 class Bot:
-    """One character. Bots share nothing, so each thread may drive its own."""
+    """One character. Bots share nothing, so each thread may drive its own; one bot is for one thread at a time."""
 
     def __init__(self, assembly: Assembly) -> None:
         self._assembly = assembly
@@ -38,36 +42,49 @@ class Bot:
         """The policy's best action for one observation (no leading B).
 
         ``observation``: a mapping by the names of ``observation_space``, or the bare array when there is only one name.
-        Returns an int for Discrete, an array otherwise. Raises ValueError when the shape is not the game's.
+        Returns an int for Discrete, an array otherwise. Raises ValueError when it is not what the game would show.
         """
         rows = self._batched(observation)
-        parts, pipeline = self._assembly, self._assembly.pipeline
+        policy, pipeline = self._assembly.policy, self._assembly.pipeline
         if self._flow is None or self._action is None:
-            self._flow, state = pipeline.begin(rows, 1, parts.policy.initial(1))
+            self._flow, state = pipeline.begin(rows, 1, policy.initial(1))
         else:
             state = pipeline.see(self._flow, rows, self._action, np.zeros(1, bool))
-        decision = parts.policy.act(self._flow.policy, state, self._flow.first)
+        decision = policy.act(self._flow.policy, state, self._flow.first)
         self._flow.policy, self._action = decision.carry, decision.action
         return decision.action[0].item() if decision.action.ndim == 1 else decision.action[0]
 
     def _batched(self, observation: Any) -> Arrays:
-        named = observation if isinstance(observation, Mapping) else {next(iter(self.observation_space)): observation}
-        rows = {}
-        for name, space in self.observation_space.spaces.items():
-            if name not in named:
-                raise ValueError(f"the observation has no {name!r}; the game's has {sorted(self.observation_space)}")
-            value = np.asarray(named[name], dtype=space.dtype)
-            if value.shape != space.shape:
-                raise ValueError(f"the observation's {name!r} is {value.shape}; the game's is {space.shape}")
-            rows[name] = value[None]
-        return rows
+        names = list(self.observation_space.spaces)
+        if not isinstance(observation, Mapping):
+            if len(names) > 1:
+                raise ValueError(f"the observation is one {type(observation).__name__}; name its parts: {names}")
+            observation = {names[0]: observation}
+        if missing := [name for name in names if name not in observation]:
+            raise ValueError(f"the observation has no {missing[0]!r}; the game's has {names}")
+        return {name: as_row(name, observation[name], self.observation_space[name]) for name in names}
 
 
 def load(source: str | Path) -> Bot:
-    """A bot from a YAML (untrained), a run's folder (its latest checkpoint) or a checkpoint's folder."""
+    """A bot from a YAML (untrained), a run's folder (its latest checkpoint) or a checkpoint's folder.
+
+    Raises ConfigError or PluginError as a run would, and AgentctlError for a damaged checkpoint.
+    """
     path = Path(source)
-    if not path.is_dir():
-        return Bot(assemble(compose(path), batch=1))
-    assembly = assemble(composition_of(path), batch=1)
-    restore(assembly, latest_checkpoint(path))
+    composition = composition_of(path) if path.is_dir() else compose(path)
+    chosen = tuple(item for item in composition.chosen if item.kind not in ONLY_FOR_TRAINING)
+    assembly = assemble(replace(composition, chosen=chosen), batch=1)
+    if path.is_dir():
+        restore(assembly, latest_checkpoint(path))
     return Bot(assembly)
+
+
+def as_row(name: str, value: Any, space: spaces.Space[Any]) -> Array:
+    """``value`` as a batch of one in the space's dtype. Raises ValueError when it has another shape or would change."""
+    given = np.asarray(value)
+    if given.shape != space.shape:
+        raise ValueError(f"the observation's {name!r} has the shape {given.shape}; the game's has {space.shape}")
+    row: Array = given.astype(space.dtype)[None]
+    if row.dtype != given.dtype and row.dtype.kind != "f" and not np.array_equal(row[0], given):
+        raise ValueError(f"the observation's {name!r} is {given.dtype}; the game's is {space.dtype}: convert it first")
+    return row

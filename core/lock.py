@@ -2,40 +2,47 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import platform
 import sys
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from agentctl.core.config import Composition
+from agentctl.core.config import Chosen, Composition
 
 PACKAGES = ("game-agentctl", "numpy", "gymnasium", "torch", "ale-py", "safetensors", "pydantic", "pluggy")
+"""Those whose change can change the numbers; ``installed`` names all."""
+
+COMPARED = ("python", "packages", "plugins", "sources", "config")
 
 
 def make_lock(composition: Composition) -> dict[str, Any]:
-    """Versions, plugins, seeds and the configuration's hash."""
-    used = {item.plugin for item in composition.chosen}
-    plugins = {name: plugin for name, plugin in composition.registry.plugins.items() if plugin.status == "ok"}
+    """Versions, plugins, sources, seeds and the configuration with its hash."""
+    used = list(_with_fallbacks(composition))
+    registered = composition.registry.plugins
+    plugins = {item.plugin: registered[item.plugin] for item in used if item.plugin in registered}
+    installed = {item.name: item.version for item in metadata.distributions()}
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),
-        "packages": {name: version for name in PACKAGES if (version := _version(name))},
-        "plugins": {n: _plugin_version(p.version, p.module) for n, p in sorted(plugins.items()) if n in used},
+        "packages": {name: installed[name] for name in PACKAGES if name in installed},
+        "plugins": {name: plugin.version or _hash(plugin.module) for name, plugin in sorted(plugins.items())},
+        "sources": {_target(item): _hash(_source(item)) for item in sorted(used, key=_target)},
         "seeds": {"run": composition.settings.run.seed, "evaluation": composition.settings.evaluation.seed},
         "config": composition.resolved(),
         "config_hash": composition.digest,
+        "installed": dict(sorted(installed.items())),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What changed between two locks that can change the numbers, one line each."""
-    lines = []
-    for part in ("python", "packages", "plugins", "config"):
-        lines += _diff(part, before.get(part), now.get(part))
-    return lines
+    return [line for part in COMPARED for line in _diff(part, before.get(part), now.get(part))]
 
 
 def _diff(path: str, before: Any, now: Any) -> list[str]:
@@ -45,18 +52,26 @@ def _diff(path: str, before: Any, now: Any) -> list[str]:
     return [] if before == now else [f"{path}: was {before!r}, is {now!r}"]
 
 
-def _version(package: str) -> str:
+def _with_fallbacks(composition: Composition) -> Iterator[Chosen]:
+    for item in composition.chosen:
+        yield item
+        if item.fallback is not None:
+            yield item.fallback
+
+
+def _target(item: Chosen) -> str:
+    return f"{item.component_class.__module__}:{item.component_class.__qualname__}"
+
+
+def _source(item: Chosen) -> str:
+    """The file a component's class stands in; empty where Python knows none."""
     try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
+        return inspect.getsourcefile(item.component_class) or ""
+    except TypeError:
         return ""
 
 
-def _plugin_version(version: str, module: str) -> str:
-    """A distribution's version; for a one-file plugin its content's hash."""
-    if version:
-        return version
-    import hashlib
-
-    path = Path(module)
+def _hash(file: str) -> str:
+    """Of a file's content, so that an edit without a new version is seen too."""
+    path = Path(file)
     return hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.is_file() else "unknown"

@@ -13,7 +13,7 @@ from gymnasium import spaces
 
 from agentctl.core.errors import ConfigError
 from agentctl.core.protocols import Memory, Perception, WorldModel
-from agentctl.core.types import Array, Arrays, Carry, Final
+from agentctl.core.types import Array, Arrays, Carry, Decision, Final, Step, Transition
 
 
 @dataclass(slots=True)
@@ -23,11 +23,10 @@ class Flow:
     time: Array  # int64 (B,): steps since the row's episode began
     world: Carry = field(default_factory=dict)
     policy: Carry = field(default_factory=dict)
+    first: Array = field(init=False)  # bool (B,): the row is at the start of an episode
 
-    @property
-    def first(self) -> Array:
-        """bool (B,): the row is at the start of an episode."""
-        return np.equal(self.time, 0)
+    def __post_init__(self) -> None:
+        self.first = np.equal(self.time, 0)
 
 
 @dataclass(slots=True)
@@ -44,9 +43,20 @@ class Pipeline:
         flow = Flow(np.zeros(batch, np.int64), world, policy_carry)
         return flow, self._state(flow, observation, None)
 
+    def advance(self, flow: Flow, state: Arrays, decision: Decision, step: Step) -> Transition:
+        """What happened in one step, from ``state`` to the state after it, not yet scored. Advances ``flow``."""
+        first, carry = flow.first, flow.policy
+        final = None if step.final is None else self.peek(flow, step.observation, step.final, decision.action)
+        flow.policy = decision.carry
+        next_state = self.see(flow, step.observation, decision.action, step.ended | step.cut)
+        over, total = step.finished, step.reward
+        return Transition(
+            state, first, carry, decision, step.reward, step.ended, step.cut, over, next_state, final, total=total
+        )
+
     def see(self, flow: Flow, observation: Arrays, action: Array, stopped: Array) -> Arrays:
         """The state after ``action``; ``stopped`` rows (bool (B,)) have begun a new episode. Advances ``flow``."""
-        flow.time = np.where(stopped, 0, flow.time + 1)
+        flow.time, flow.first = np.where(stopped, 0, flow.time + 1), stopped
         return self._state(flow, observation, action)
 
     def peek(self, flow: Flow, observation: Arrays, final: Final, action: Array) -> Final:
@@ -85,6 +95,20 @@ class Pipeline:
             percept |= added
             seen |= added
         return percept
+
+
+def cut_everywhere(seen: Transition) -> None:
+    """Stop every row where it stands, because what follows is another game: whatever did not end is cut.
+
+    Each row gets a final state; where the game itself gave one it stays, elsewhere it is the next state.
+    """
+    rows = np.arange(len(seen.ended))
+    arrays = {key: value.copy() for key, value in seen.next_state.items()}
+    if seen.final is not None:
+        for key, value in seen.final.arrays.items():
+            arrays[key][seen.final.rows] = value
+    seen.cut = ~seen.ended
+    seen.final = Final(rows, arrays)
 
 
 def joined(space: spaces.Dict, added: spaces.Dict, stage: str, origin: str) -> spaces.Dict:
