@@ -23,6 +23,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from agentctl.agents.blocks import LSTM, MASK, Distribution, Encoder, head_for, orthogonal
+from agentctl.core.nn.memory import keep_freed_memory
 from agentctl.core.nn.precision import Device, Precision, device_of, dtype_of, usable_cores
 from agentctl.core.nn.shards import Shards, one_core
 from agentctl.core.nn.snapshot import (
@@ -115,6 +116,8 @@ class PPO:
     @one_core()
     def learn(self, batch: Batch) -> Metrics:
         config = self._config
+        if self.net.sees_images:
+            keep_freed_memory()
         rate = config.lr * (max(0.0, 1 - self._steps / config.anneal_steps) if config.anneal_steps else 1.0)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
