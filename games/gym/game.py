@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import FlattenObservation
-from pydantic import Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
 from agentctl.core.errors import NotReadyError, did_you_mean
 from agentctl.core.protocols import BaseConfig, Clock, Setup
@@ -29,6 +29,8 @@ class GymGame:
     """B copies of one environment, each with a seed of its own."""
 
     class Config(BaseConfig):
+        model_config = ConfigDict(json_schema_extra={"examples": [{"id": "CartPole-v1"}]})
+
         id: str = Field(description="The environment: `CartPole-v1`, or `package:Name-v0` to import what registers it.")
         options: dict[str, Any] = Field(
             default_factory=dict, description="Arguments of `gymnasium.make`, e.g. `{max_episode_steps: 200}`."
