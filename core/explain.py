@@ -61,8 +61,12 @@ def _is_list_of_components(loc: Loc) -> bool:
 
 def _source(composition: Composition, loc: Loc) -> str:
     """``game.yaml:12:7``, ``-s policy.lr=3e-4``, what the component's name implies, or whose default it is."""
-    if composition.document.holds(loc):
-        return composition.document.origin(loc)
+    document = composition.document
+    if len(loc) == 1 and document.holds((*loc, "enabled")) and composition.one(str(loc[0])) is None:
+        return document.origin((*loc, "enabled"))
+    if document.holds(loc):
+        inside = {place for at, place in document.origins.items() if at[: len(loc)] == loc and place.startswith("-")}
+        return ", changed by ".join([document.origin(loc), *sorted(inside - {document.origin(loc)})])
     item = _component_at(composition, loc)
     if item is not None:
         component = composition.registry.find(item.kind, item.name)[1]

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import yaml
 
 MAX_DEPTH = 40
-MAX_NODES = 10_000
+MAX_NODES = 5_000
 MAX_INT = 2**63
 
 Loc = tuple[str | int, ...]
@@ -82,6 +82,13 @@ class _Dumper(yaml.SafeDumper):
     """Quotes the text that ``_Loader`` would otherwise read as something else."""
 
     yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+    def quoted(self, text: str) -> yaml.ScalarNode:
+        """Text; escaped where PyYAML would otherwise break a line and lose what kind of break it was."""
+        return self.represent_scalar(f"{TAG}str", text, style=None if text.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _Dumper.quoted)
 
 
 def parse(text: str) -> tuple[Any, dict[Loc, Mark]]:
