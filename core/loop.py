@@ -58,6 +58,8 @@ class Loop:
                 self.evaluate()
                 self._pause()
                 self._save()
+            if self.stop_asked:
+                self.audience.notify("stop", f"stopped by the user at step {self.at.step:,}; everything is saved")
         finally:
             self.assembly.game.close()
 
@@ -154,8 +156,6 @@ class Loop:
         except Exception:
             self._save()
             raise
-        if self.stop_asked:
-            self.audience.notify("stop", "stopped by the user: the cycle ends here and is saved")
         self._save()
 
     def _collect(self, target: int) -> None:
