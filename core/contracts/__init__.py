@@ -120,13 +120,12 @@ def examine_plugin(registry: Registry, name: str) -> dict[str, list[Finding]]:
 
 
 def sibling_setups(registry: Registry, plugin: Plugin) -> Iterator[Setup]:
-    """What the games of the same plugin show: the best example for what belongs to a game."""
-    for kind, component in plugin.components:
-        if kind != "game":
-            continue
+    """What the games of the same plugin show, one per class: the best example for what belongs to a game."""
+    games = {component.target: component.name for kind, component in reversed(plugin.components) if kind == "game"}
+    for name in games.values():
         try:
-            game = registry.build("game", {"name": component.name, **component.defaults}, Setup(batch=BATCH))
+            game = registry.build("game", {"name": name}, Setup(batch=BATCH))
         except Exception:
-            continue
+            continue  # a game that cannot start here is no example
         close(game)
         yield Setup(game.observation_space, game.action_space, BATCH)

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from agentctl.core.errors import AgentctlError
+from agentctl.core.errors import AgentctlError, NotReadyError
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +32,15 @@ class NotApplicable(Exception):
 
 
 def find(check: str, examine: Callable[[], str]) -> Finding:
-    """Run one check. It returns what it saw, or raises Breach, NotApplicable, or whatever the component raised."""
+    """Run one check. It returns what it saw, or raises Breach, NotApplicable, or whatever the component raised.
+
+    What only this machine lacks (NotReadyError: a library to draw with, a window) is skipped, not failed.
+    """
     try:
         return Finding(check, "ok", examine())
     except Breach as breach:
         return Finding(check, "failed", breach.detail, breach.remedy)
-    except NotApplicable as reason:
+    except (NotApplicable, NotReadyError) as reason:
         return Finding(check, "skipped", str(reason))
     except AgentctlError as error:
         return Finding(check, "failed", str(error), "the message says what to change")

@@ -53,7 +53,7 @@ class Subject:
 
 
 def example_options(component_class: type[Any]) -> dict[str, Any]:
-    """Config values to examine with: the first of ``json_schema_extra["examples"]``; ``{}`` takes the defaults."""
+    """Config values to examine with: the first of ``json_schema_extra["examples"]``; for the rest the defaults."""
     extra = component_class.Config.model_config.get("json_schema_extra")
     examples = extra.get("examples") if isinstance(extra, Mapping) else None
     return dict(examples[0]) if isinstance(examples, Sequence) and examples else {}
