@@ -373,6 +373,22 @@ def test_without_a_setup_that_fits_every_refusal_is_told() -> None:
     assert "wants sound, not ['pixels']" in findings[0].detail and "example_setup" in findings[0].remedy
 
 
+def test_a_policy_that_plans_is_given_a_world_model() -> None:
+    class Planner(RandomPolicy):
+        def __init__(self, config: Any, setup: Setup) -> None:
+            if setup.world_model is None:
+                raise ValueError("needs a world model")
+            super().__init__(config, setup)
+            self.model = setup.world_model
+
+        def act(self, carry, state, first):
+            decision = super().act(carry, state, first)
+            self.model.imagine(self.model.initial(len(first)), state, decision.action)
+            return decision
+
+    assert_contract("policy", Planner)
+
+
 def test_a_component_may_bring_its_own_example() -> None:
     class Sound(Clip):
         class Config(Clip.Config):

@@ -21,8 +21,11 @@ MASK = "action_mask"
 def sample(space: spaces.Space[Any], rows: int, rng: np.random.Generator) -> Array:
     """Values drawn from a space: (B, ...) in its dtype. Raises ValueError for a space that no array fills."""
     shape = (rows, *(space.shape or ()))
-    if isinstance(space, spaces.Box):
-        drawn: Array = rng.uniform(*moderate(space), shape)
+    drawn: Array
+    if isinstance(space, spaces.Box) and space.dtype == np.uint8 and np.ptp(space.low) == np.ptp(space.high) == 0:
+        drawn = rng.integers(space.low.flat[0], space.high.flat[0], shape, np.uint8, endpoint=True)  # pictures: fast
+    elif isinstance(space, spaces.Box):
+        drawn = rng.uniform(*moderate(space), shape)
         drawn = np.rint(drawn) if np.issubdtype(space.dtype, np.integer) else drawn
     elif isinstance(space, spaces.Discrete):
         drawn = space.start + rng.integers(0, int(space.n), shape)

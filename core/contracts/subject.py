@@ -11,6 +11,7 @@ from gymnasium import spaces
 from pydantic import BaseModel
 
 from agentctl.core.contracts.finding import Breach
+from agentctl.core.contracts.stand_in import StandIn
 from agentctl.core.pipeline import describe
 from agentctl.core.protocols import Setup
 
@@ -91,5 +92,6 @@ def _candidates(subject: Subject) -> Iterator[Setup]:
     if subject.kind == "game":
         yield Setup()
         return
-    for space, action_space in CANDIDATES:
-        yield Setup(space=space, action_space=action_space)
+    for world_model in (None, StandIn()) if subject.kind == "policy" else (None,):
+        for space, action_space in CANDIDATES:
+            yield Setup(space=space, action_space=action_space, world_model=world_model)
