@@ -1,7 +1,7 @@
 """The contracts hold for what ships, and each check catches the fault that it is there for."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from agentctl.plugins.memory.last_seen import LastSeen
 from agentctl.plugins.replay.rollout import Rollout
 from agentctl.plugins.reward.clip import Clip
 from agentctl.plugins.reward.scale import Scale
-from agentctl.testing import ToyGame, assert_contract, check_component, run_cli, transitions
+from agentctl.testing import Result, ToyGame, assert_contract, check_component, run_cli, transitions
 from agentctl.world_models.tabular import Tabular
 
 # what ships
@@ -339,6 +339,11 @@ def test_a_fault_is_found_by_the_check_that_is_there_for_it(kind: str, faulty: t
     assert findings[check].detail and findings[check].remedy
 
 
+def test_one_fault_is_told_once() -> None:
+    statuses = [finding.status for finding in check_component("reward", NotFinite)]
+    assert statuses.count("failed") == 1 and "skipped" in statuses
+
+
 def test_a_slow_step_is_over_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     class Slow(ToyGame):
         def step(self, action):
@@ -409,6 +414,15 @@ def test_a_component_may_bring_its_own_example() -> None:
 def test_an_assertion_names_the_check_and_the_remedy() -> None:
     with pytest.raises(AssertionError, match=r"(?s)frame: frame\(\) is uint8 \(16, 96\).*-> return an RGB picture"):
         assert_contract("game", Grey)
+
+
+def test_the_toy_game_for_authors_keeps_its_contract(toy_game: ToyGame) -> None:
+    assert_contract("game", type(toy_game))
+
+
+def test_the_fixtures_for_authors_are_there(registry: Registry, cli: Callable[..., Result]) -> None:
+    assert registry.plugins == {}
+    assert cli("plugins", "docs", "--json").json["kinds"]["reward"]["hook"] == "agentctl_rewards"
 
 
 # imports, in a process of their own

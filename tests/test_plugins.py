@@ -169,6 +169,8 @@ def test_a_missing_extra_is_listed_with_the_command_that_installs_it(installed: 
     assert "pip install 'agentctl-eyes[vision]'" in registry.plugins["eyes"].reason
     with pytest.raises(PluginError, match=r"pip install 'agentctl-eyes\[vision\]'"):
         registry.load("reward", "eyes")
+    checked = run_cli("plugins", "check", "eyes", "--json", env={"PYTHONPATH": str(installed.folder)})
+    assert checked.exit_code == 0 and checked.json["components"]["reward eyes"][0]["status"] == "skipped"
 
 
 @pytest.mark.parametrize("misspelt", ["agentctl_reward", "agentctl_policys", "agentctl_run_start"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -213,7 +214,8 @@ def component_status(registry: Registry, kind: str, component: Component) -> tup
     try:
         registry.find(kind, component.name)
     except PluginError as error:
-        return "missing extra" if "not installed" in str(error) else "failed", str(error)
+        lacking = any(find_spec(library) is None for library in component.requires)
+        return "missing extra" if lacking else "failed", str(error)
     return "ok", ""
 
 

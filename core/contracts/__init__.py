@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 from agentctl.core.config import validate
@@ -16,7 +17,7 @@ from agentctl.core.contracts.imports import importing
 from agentctl.core.contracts.manifest import manifest, observing
 from agentctl.core.contracts.subject import BATCH, Subject, close, example_options, fit
 from agentctl.core.document import Document
-from agentctl.core.errors import AgentctlError, did_you_mean
+from agentctl.core.errors import AgentctlError, PluginError, did_you_mean
 from agentctl.core.plugins import KINDS, Plugin, Registry
 from agentctl.core.protocols import Setup
 
@@ -33,6 +34,9 @@ COMMON: dict[str, Check] = {
     "save and load": common.snapshot,
     "step budget": common.budget,
 }
+
+GROUNDWORK = ("members", "batching")
+"""Where one of these is broken, what follows would only say the same again."""
 
 CONTRACTS: dict[str, dict[str, Check]] = {
     "game": {"episodes": kinds.episodes, "reset": kinds.reset, "frame": kinds.frame, "gymnasium": kinds.gymnasium},
@@ -74,13 +78,20 @@ def examine(
         subjects.append(subject_of(kind, component_class, options or {}, setups))
         return f"{component_class.__module__}:{component_class.__qualname__}"
 
-    built = find("build", build)
-    return [built, *(find(name, partial(check, subjects[0])) for name, check in contract(kind).items() if subjects)]
+    findings = [find("build", build)]
+    for name, check in contract(kind).items() if subjects else ():
+        broken = [found.check for found in findings if found.check in GROUNDWORK and found.status == "failed"]
+        first = Finding(name, "skipped", f"put {' and '.join(broken)} right first")
+        findings.append(first if broken else find(name, partial(check, subjects[0])))
+    return findings
 
 
 def examine_component(registry: Registry, kind: str, name: str) -> list[Finding]:
     """The contract of an installed component: its row in the table, its import, and its kind's."""
-    plugin, component = registry.find(kind, name)
+    try:
+        plugin, component = registry.find(kind, name)
+    except PluginError as error:
+        return [Finding("available", "skipped" if _lacks_library(registry, kind, name) else "failed", str(error))]
     target = component.target.partition(":")[0]
     targets = [] if target.startswith("agentctl_plugin_") else [target]  # a one-file plugin is its own table
     loaded: list[type[Any]] = []
@@ -117,6 +128,11 @@ def examine_plugin(registry: Registry, name: str) -> dict[str, list[Finding]]:
             find("observers", partial(observing, registry, plugin)),
         ]
     return found
+
+
+def _lacks_library(registry: Registry, kind: str, name: str) -> bool:
+    rows = registry.components(kind)
+    return name in rows and any(find_spec(library) is None for library in rows[name][1].requires)
 
 
 def sibling_setups(registry: Registry, plugin: Plugin) -> Iterator[Setup]:
