@@ -6,6 +6,7 @@ action = bot.act(observation)
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,9 @@ from agentctl.core.runner import composition_of, restore
 from agentctl.core.types import Array, Arrays
 
 ONLY_FOR_TRAINING = ("reward", "replay")
+
+_loading = threading.Lock()
+"""Loading imports plugins, which Python's module table allows one thread at a time."""
 
 
 class Bot:
@@ -71,12 +75,13 @@ def load(source: str | Path) -> Bot:
     Raises ConfigError or PluginError as a run would, and AgentctlError for a damaged checkpoint.
     """
     path = Path(source)
-    composition = composition_of(path) if path.is_dir() else compose(path)
-    chosen = tuple(item for item in composition.chosen if item.kind not in ONLY_FOR_TRAINING)
-    assembly = assemble(replace(composition, chosen=chosen), batch=1)
-    if path.is_dir():
-        restore(assembly, latest_checkpoint(path))
-    return Bot(assembly)
+    with _loading:
+        composition = composition_of(path) if path.is_dir() else compose(path)
+        chosen = tuple(item for item in composition.chosen if item.kind not in ONLY_FOR_TRAINING)
+        assembly = assemble(replace(composition, chosen=chosen), batch=1)
+        if path.is_dir():
+            restore(assembly, latest_checkpoint(path))
+        return Bot(assembly)
 
 
 def as_row(name: str, value: Any, space: spaces.Space[Any]) -> Array:

@@ -122,10 +122,6 @@ class CarryGuard(Guard):
 
 def guarded(part: Any, fallback: Any, chosen: Chosen, limit: int) -> Guard:
     """``part`` behind a guard. Raises ConfigError when the fallback shows another space than ``part``."""
-    if chosen.kind not in VERBS:
-        raise ConfigError(
-            f"{chosen.kind} {chosen.name!r}: a {chosen.kind} cannot have a fallback; only {', '.join(VERBS)}"
-        )
     ours, theirs = getattr(part, "space", None), getattr(fallback, "space", None)
     if ours != theirs:
         assert chosen.fallback is not None

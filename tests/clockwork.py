@@ -1,7 +1,8 @@
 """A plugin of parts whose every value is known beforehand, so that a test can say what should follow what.
 
 The game shows who and when it is (seed, row, episode, time); the world model counts and remembers the action that led
-here; the memory recalls the time it wrote last. `clockwork/...` names live in this file: ``plugins: [.../clockwork.py]``.
+here; the memory recalls the time it wrote last. The `flaky` parts raise on chosen calls. A YAML that names them has
+``plugins: [.../clockwork.py]``.
 """
 
 from __future__ import annotations
@@ -41,17 +42,42 @@ def agentctl_games() -> list[Component]:
 
 @hookimpl
 def agentctl_world_models() -> list[Component]:
-    return [Component("clockwork/model", f"{__name__}:Counting", "counts steps, draws noise")]
+    return [
+        Component("clockwork/model", f"{__name__}:Counting", "counts steps, draws noise"),
+        Component("flaky/model", f"{__name__}:FlakyModel", "fails now and then"),
+    ]
 
 
 @hookimpl
 def agentctl_memories() -> list[Component]:
-    return [Component("clockwork/memory", f"{__name__}:Before", "recalls the time it wrote last")]
+    return [
+        Component("clockwork/memory", f"{__name__}:Before", "recalls the time it wrote last"),
+        Component("flaky/memory", f"{__name__}:FlakyMemory", "fails now and then"),
+    ]
+
+
+@hookimpl
+def agentctl_perceptions() -> list[Component]:
+    return [
+        Component("clockwork/eye", f"{__name__}:Eye", "sees all"),
+        Component("flaky/eye", f"{__name__}:FlakyEye", "fails now and then"),
+    ]
+
+
+@hookimpl
+def agentctl_rewards() -> list[Component]:
+    return [
+        Component("clockwork/reward", f"{__name__}:Bonus", "one for every step"),
+        Component("flaky/reward", f"{__name__}:FlakyBonus", "fails now and then"),
+    ]
 
 
 @hookimpl
 def agentctl_policies() -> list[Component]:
-    return [Component("clockwork/policy", f"{__name__}:Learner", "learns, by one generator for everything")]
+    return [
+        Component("clockwork/policy", f"{__name__}:Learner", "learns, by one generator for everything"),
+        Component("flaky/policy", f"{__name__}:FlakyLearner", "fails now and then"),
+    ]
 
 
 def yaml(**options: Any) -> dict[str, Any]:
@@ -233,4 +259,110 @@ class Learner:
         self._rng.bit_generator.state = snapshot.data["rng"]
 
 
-__all__ = ["FILE", "Transition", "yaml"]
+class Eye:
+    """The observation as it is."""
+
+    class Config(BaseConfig):
+        pass
+
+    def __init__(self, config: Config, setup: Setup) -> None:
+        self.space = setup.space
+
+    def perceive(self, observation: Arrays) -> Arrays:
+        return dict(observation)
+
+
+class Bonus:
+    class Config(BaseConfig):
+        pass
+
+    def __init__(self, config: Config, setup: Setup) -> None:
+        pass
+
+    def score(self, transition: Transition) -> Arrays:
+        return {"bonus": np.ones_like(transition.reward)}
+
+    def save(self) -> Snapshot:
+        return Snapshot()
+
+    def load(self, snapshot: Snapshot) -> None:
+        pass
+
+
+class Flaky(BaseConfig):
+    fails: tuple[int, ...] = ()  # which calls, counted from 0
+    fails_from: int = 2**31  # and all from this one on
+
+
+def fail_when_due(part: Any) -> None:
+    """Count a call of ``part``; raise when it is one that fails."""
+    call, part.calls = getattr(part, "calls", 0), getattr(part, "calls", 0) + 1
+    if call in part.config.fails or call >= part.config.fails_from:
+        raise RuntimeError(f"flaky at call {call}")
+
+
+class FlakyEye(Eye):
+    Config = Flaky  # type: ignore[assignment]
+
+    def __init__(self, config: Flaky, setup: Setup) -> None:
+        super().__init__(Eye.Config(), setup)
+        self.config = config
+
+    def perceive(self, observation: Arrays) -> Arrays:
+        fail_when_due(self)
+        return super().perceive(observation)
+
+
+class FlakyBonus(Bonus):
+    Config = Flaky  # type: ignore[assignment]
+
+    def __init__(self, config: Flaky, setup: Setup) -> None:
+        self.config = config
+
+    def score(self, transition: Transition) -> Arrays:
+        fail_when_due(self)
+        return super().score(transition)
+
+
+class FlakyMemory(Before):
+    Config = Flaky  # type: ignore[assignment]
+
+    def __init__(self, config: Flaky, setup: Setup) -> None:
+        super().__init__(Before.Config(), setup)
+        self.config = config
+
+    def recall(self, state: Arrays, time: Array) -> Arrays:
+        fail_when_due(self)
+        return super().recall(state, time)
+
+
+class FlakyModel(Counting):
+    Config = Flaky  # type: ignore[assignment]
+
+    def __init__(self, config: Flaky, setup: Setup) -> None:
+        super().__init__(Counting.Config(), setup)
+        self.config = config
+
+    def observe(self, carry: Carry, percept: Arrays, action: Array | None, first: Array) -> Belief:
+        fail_when_due(self)
+        return super().observe(carry, percept, action, first)
+
+
+class FlakyLearner(Learner):
+    Config = Flaky  # type: ignore[assignment]
+
+    def __init__(self, config: Flaky, setup: Setup) -> None:
+        super().__init__(Learner.Config(), setup)
+        self.config, self.calls = config, 0
+
+    def explore(self, carry: Carry, state: Arrays, first: Array) -> Decision:
+        fail_when_due(self)
+        return super().act(carry, state, first)
+
+    def save(self) -> Snapshot:
+        snapshot = super().save()
+        return Snapshot(snapshot.arrays, {**snapshot.data, "calls": self.calls})
+
+    def load(self, snapshot: Snapshot) -> None:
+        super().load(snapshot)
+        self.calls = snapshot.data["calls"]

@@ -1,4 +1,4 @@
-"""Exact resume: a run that was killed and resumed ends as one that never stopped, to the bit; and what resume refuses."""
+"""Exact resume: killed and resumed, a run ends as one that never stopped, to the bit; and what resume refuses."""
 
 import json
 import shutil
