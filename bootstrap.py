@@ -115,6 +115,8 @@ def fingerprint(root: Path = HERE) -> str:
     digest = hashlib.sha256(f"{sys.version_info[:3]} {root}".encode())
     for name in ("pyproject.toml", "setup.py", "constraints.txt"):
         digest.update((root / name).read_bytes())
+    for package in sorted(root.glob("*/__init__.py")):  # an editable install takes note of these once
+        digest.update(package.parent.name.encode())
     return digest.hexdigest()
 
 

@@ -89,11 +89,17 @@ class Registry:
             self._load(Plugin(point.name, dist, module=point.value, version=version))
         for path in self.switches.paths:
             self._load(Plugin(path.stem, str(path), module=str(path)))
+        self.warnings = [
+            f"-p no:{name}: no plugin is called so{did_you_mean(name, self.plugins)}"
+            for name in sorted(self.switches.disable - self.plugins.keys())
+        ]
 
     def register(self, module: ModuleType, name: str) -> Plugin:
         """Add an already imported plugin (tests, embedding)."""
         plugin = Plugin(name, getattr(module, "__file__", None) or name, module=module.__name__)
-        self._admit(plugin, module)
+        self._remember(plugin)
+        if plugin.status == "ok":
+            self._admit(plugin, module)
         return plugin
 
     def find(self, kind: str, name: str) -> tuple[Plugin, Component]:
@@ -137,22 +143,20 @@ class Registry:
         return chosen.component_class(chosen.config, setup)
 
     def _load(self, plugin: Plugin) -> None:
-        if plugin.name in self.switches.disable or (
-            os.environ.get("AGENTCTL_NO_PLUGINS") == "1" and not plugin.builtin
-        ):
+        unwanted = os.environ.get("AGENTCTL_NO_PLUGINS") == "1" and not plugin.builtin
+        if unwanted or plugin.name in self.switches.disable:
             plugin.status, plugin.reason = "disabled", "switched off"
-            self._remember(plugin)
+        self._remember(plugin)
+        if plugin.status != "ok":
             return
         try:
             module = _import_plugin(plugin)
         except Exception as error:
             plugin.status, plugin.reason = "failed", _explain(error)
-            self._remember(plugin)
             return
         self._admit(plugin, module)
 
     def _admit(self, plugin: Plugin, module: ModuleType) -> None:
-        self._remember(plugin)
         wanted = getattr(module, "AGENTCTL_API", API_VERSION)
         if wanted != API_VERSION:
             plugin.status = "incompatible"

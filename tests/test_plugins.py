@@ -350,3 +350,25 @@ def test_check_of_a_broken_promise_exits_with_3(tmp_path: Path) -> None:
     assert done.exit_code == 3 and done.json["ok"] is False
     status = {finding["check"]: finding["status"] for finding in done.json["components"]["reward bonus"]}
     assert status["batching"] == "failed" and status["config"] == "ok"
+
+
+def test_switching_off_what_is_not_there_is_a_warning_with_a_suggestion() -> None:
+    assert Registry(Switches.parse(["no:atary"])).warnings == [
+        "-p no:atary: no plugin is called so; did you mean 'atari'?"
+    ]
+
+
+def test_two_files_of_one_name_do_not_mix(tmp_path: Path) -> None:
+    """The second is refused by its name and registers nothing; the first keeps its own classes."""
+    for folder, component in (("a", "first"), ("b", "second")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.py").write_text(
+            "from agentctl.core import BaseConfig, Component, hookimpl\n"
+            f"class Mine:\n    word = '{component}'\n    class Config(BaseConfig): pass\n"
+            "@hookimpl\ndef agentctl_rewards():\n"
+            f"    return [Component('{component}', f'{{__name__}}:Mine', 'a reward')]\n"
+        )
+    registry = Registry(Switches((tmp_path / "a" / "mine.py", tmp_path / "b" / "mine.py")))
+    assert registry.load("reward", "first").word == "first"
+    assert "second" not in registry.components("reward")
+    assert [plugin.status for name, plugin in registry.plugins.items() if "mine" in name] == ["ok", "failed"]

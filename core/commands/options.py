@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,7 +30,10 @@ def composition(
     """What the four options describe."""
     from agentctl.core.config import compose
 
-    return compose(find_config(game), overrides or (), off or (), switches(plugins))
+    chosen = compose(find_config(game), overrides or (), off or (), switches(plugins))
+    for warning in chosen.registry.warnings:
+        sys.stderr.write(f"warning: {warning}\n")
+    return chosen
 
 
 def switches(plugins: list[str] | None) -> Switches:
