@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from agentctl.core.document import Document, parse_document, read_document
-from agentctl.core.errors import ConfigError
+from agentctl.core.errors import AgentctlError, ConfigError
 from agentctl.core.frame import VERSION, check_version
 
 
@@ -25,15 +25,26 @@ def migrated(path: Path) -> tuple[str, str]:
 
 
 def replace_file(path: Path, before: str, after: str) -> Path:
-    """Write ``after`` in one step, ``before`` beside it as ``.bak``. Returns the backup's path."""
+    """Write ``after`` in one step, ``before`` beside it as ``.bak``. Returns its path; raises AgentctlError."""
     path = path.resolve()  # a link stays a link
     backup = path.with_name(f"{path.name}.bak")
-    for target, text in ((backup, before), (path, after)):
-        writing = path.with_name(f".{target.name}.writing")
-        writing.write_bytes(text.encode("utf-8"))
-        shutil.copymode(path, writing)
-        os.replace(writing, target)
+    try:
+        _write(backup, before, path)
+        _write(path, after, path)
+    except OSError as error:
+        raise AgentctlError(f"{path}: cannot be written: {error.strerror}") from error
     return backup
+
+
+def _write(target: Path, text: str, like: Path) -> None:
+    """Write the whole of ``text`` or nothing, readable by whom ``like`` is."""
+    writing = target.with_name(f".{target.name}.writing")
+    try:
+        writing.write_bytes(text.encode("utf-8"))
+        shutil.copymode(like, writing)
+        os.replace(writing, target)
+    finally:
+        writing.unlink(missing_ok=True)
 
 
 def _with_version(text: str) -> str:

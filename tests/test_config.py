@@ -107,6 +107,7 @@ def block(composition: Composition, kind: str) -> dict[str, Any]:
         ("[toy_cells]", "[3]", "game.yaml:3:14: perception.0 must be a component's name or a block with one, not 3"),
         ("[toy_cells]", "[[toy_cells]]", 'perception.0 must be a component\'s name or a block with one, not ["toy_'),
         ("[toy_cells]", "[toy_cells, off]", "game.yaml:3:25: perception.1 must be a component's name or a block"),
+        ("[toy_cells]", "{name: toy_cells, colr: 1}", "game.yaml:3:31: perception.0.colr: unknown key; known: enabled"),
         ("{episodes: 100}", "fast", 'game.yaml:12:1: evaluation must be a block of keys, not "fast"'),
         ("[lantern]", "3", "game.yaml:5:27: memory.fields must be a list such as [a, b], not 3"),
         ("policy: {", "policy: off # {", "game.yaml:9:1: a run needs a policy; here it is empty or switched off"),
@@ -510,6 +511,20 @@ PLACES = st.sampled_from(
 )  # fmt: skip
 
 
+def put(data: Any, place: str, value: Any) -> None:
+    """Set ``place`` as far as there is a way to it; a list takes the value as one item more."""
+    *way, last = place.split(".")
+    for word in way:
+        if isinstance(data, dict):
+            data = data.setdefault(word, {})
+        elif isinstance(data, list) and word.isdecimal() and int(word) < len(data):
+            data = data[int(word)]
+    if isinstance(data, dict):
+        data[last] = value
+    elif isinstance(data, list):
+        data.append(value)
+
+
 def composed_or_refused(path: Path, overrides: tuple[str, ...] = ()) -> None:
     began = time.process_time()
     try:
@@ -522,17 +537,9 @@ def composed_or_refused(path: Path, overrides: tuple[str, ...] = ()) -> None:
 @FUZZ
 @given(st.lists(st.tuples(PLACES, ODD), min_size=1, max_size=4))
 def test_a_random_change_is_a_run_or_a_refusal(game: Path, changes: list[tuple[str, Any]]) -> None:
-    data = copy.deepcopy(parse(GOOD)[0])
+    data = parse(GOOD)[0]
     for place, value in changes:
-        here = data
-        *way, last = place.split(".")
-        for word in way:
-            here = here[int(word)] if isinstance(here, list) and len(here) > int(word) else here
-            here = here.setdefault(word, {}) if isinstance(here, dict) else here
-        if isinstance(here, dict):
-            here[last] = value
-        elif isinstance(here, list):
-            here.append(value)
+        put(data, place, copy.deepcopy(value))
     game.write_bytes(dump(data).encode("utf-8", "surrogatepass"))
     composed_or_refused(game)
 

@@ -251,6 +251,16 @@ def test_a_plugin_s_options_stand_in_the_schema_too(agentctl: Any) -> None:
     assert not checker.is_valid({"game": {"name": "shy", "limits": 3}, "policy": "random"})
 
 
+def test_a_place_that_cannot_be_written_is_told(agentctl: Any) -> None:
+    said = agentctl("config", "schema", "--out", "nowhere/schema.json")
+    assert (said.code, said.err) == (1, "error: nowhere/schema.json: cannot be written: No such file or directory\n")
+    Path("game.yaml.bak").mkdir()
+    said = agentctl("config", "migrate", "game.yaml")
+    assert said.code == 1 and "cannot be written: Is a directory" in said.err
+    assert Path("game.yaml").read_text() == TOY
+    assert sorted(path.name for path in Path().iterdir()) == ["game.yaml", "game.yaml.bak"]
+
+
 # Migrating.
 
 

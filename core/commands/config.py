@@ -82,8 +82,11 @@ def schema(
     text = as_text(make_schema(Registry(switches(plugin))))
     if out is None:
         print_text(text.rstrip())
-    else:
+        return
+    try:
         out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise AgentctlError(f"{out}: cannot be written: {error.strerror}") from error
 
 
 @app.command()
