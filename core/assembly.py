@@ -13,6 +13,7 @@ from agentctl.core.config import Chosen, Composition
 from agentctl.core.errors import AgentctlError, ConfigError, NotReadyError, PluginError
 from agentctl.core.guard import Guard, guarded
 from agentctl.core.pipeline import Pipeline, describe, joined
+from agentctl.core.plugins import KINDS, LISTS
 from agentctl.core.protocols import Game, Policy, Replay, Reward, Setup, WorldModel
 from agentctl.core.types import Array, Transition
 
@@ -187,12 +188,20 @@ def _rewards(composition: Composition, setup: Setup, rows: list[Row]) -> Rewards
 
 
 def _misfit(composition: Composition, chosen: Chosen, setup: Setup, error: Exception) -> str:
-    spaces_before = f"{describe(setup.space)} -> {describe(setup.action_space)}"
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return (
-        f"{composition.document.origin(chosen.loc)}: {chosen.kind} {chosen.name!r} cannot be built on what comes "
-        f"before it ({spaces_before}): {error} [{frame.filename}:{frame.lineno}]"
-    )
+    """Both stages with their YAML lines, the space between them, and where in the code the second said no."""
+    origin, frame = composition.document.origin, traceback.extract_tb(error.__traceback__)[-1]
+    what = f"{origin(chosen.loc)}: {chosen.kind} {chosen.name!r} cannot be built"
+    shaping = [part for part in composition.chosen if part.kind in ("game", "perception", "world_model", "memory")]
+    before = [part for part in shaping if _rank(part) < _rank(chosen)]
+    if before:
+        last, shows = before[-1], f"{describe(setup.space)} -> {describe(setup.action_space)}"
+        what += f" on {last.kind} {last.name!r} ({origin(last.loc)}), which leaves it {shows}"
+    return f"{what}: {error} [{frame.filename}:{frame.lineno}]"
+
+
+def _rank(chosen: Chosen) -> tuple[int, int]:
+    """Where a part stands in the pipeline."""
+    return list(KINDS).index(chosen.kind), int(chosen.loc[1]) if chosen.kind in LISTS else 0
 
 
 def total_bytes(rows: list[Row]) -> int:

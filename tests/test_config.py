@@ -486,7 +486,6 @@ def test_explain_refuses_what_is_not_there(path: str, told: str, game: Path) -> 
     assert told in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, reason="core/assembly.py names only the later stage yet")
 def test_a_mismatch_of_spaces_names_both_stages_and_the_line(game: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         assemble(compose(game, off=["perception"]))
