@@ -12,17 +12,16 @@ except those that belong to the game (frame skip, stack ...) or to the reward (c
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from agentctl.agents.blocks import LSTM, MASK, Distribution, Encoder, head_for, orthogonal
+from agentctl.agents.actor_critic import ActorCritic, Opinion, Tensors, lowered
+from agentctl.core.nn.arrays import to_array, to_arrays, to_tensor, to_tensors
 from agentctl.core.nn.memory import keep_freed_memory
 from agentctl.core.nn.precision import Device, Precision, device_of, dtype_of, usable_cores
 from agentctl.core.nn.shards import Shards, one_core
@@ -37,19 +36,13 @@ from agentctl.core.nn.snapshot import (
 from agentctl.core.protocols import BaseConfig, Setup
 from agentctl.core.types import Array, Arrays, Batch, Carry, Decision, Metrics, Snapshot
 
-Tensors = Mapping[str, Tensor]
-
 
 class PPO:
     class Config(BaseConfig):
         lr: float = Field(2.5e-4, gt=0, description="Adam's learning rate")
-        anneal_steps: int | None = Field(
-            None, gt=0, description="lr falls linearly to 0 over so many game steps; null: constant"
-        )
+        anneal_steps: int | None = Field(None, gt=0, description="game steps over which lr falls to 0; null: constant")
         gamma: float = Field(0.99, ge=0, le=1, description="discount of future reward")
-        gae_lambda: float = Field(
-            0.95, ge=0, le=1, description="advantage estimates: 0 trusts the critic, 1 the returns"
-        )
+        gae_lambda: float = Field(0.95, ge=0, le=1, description="advantages: 0 trusts the critic, 1 the returns")
         epochs: int = Field(4, gt=0, description="passes over each rollout")
         minibatches: int = Field(4, gt=0, description="updates per pass; at most one per step (per row with an lstm)")
         clip: float = Field(0.2, gt=0, description="how far the probability ratio may leave 1")
@@ -58,32 +51,22 @@ class PPO:
         value_coef: float = Field(0.5, ge=0, description="weight of the critic's loss")
         max_grad_norm: float = Field(0.5, gt=0, description="longer gradients are shortened to this")
         normalise_advantage: bool = Field(True, description="zero mean and unit spread within each minibatch")
-        target_kl: float | None = Field(
-            None, gt=0, description="stop a rollout's epochs when the policy moved further; null: never"
-        )
-        hidden: tuple[int, ...] = Field(
-            (64, 64), min_length=1, description="layers that read numbers (images have their own)"
-        )
+        target_kl: float | None = Field(None, gt=0, description="no further passes once approx_kl is above; null: all")
+        hidden: tuple[PositiveInt, ...] = Field((64, 64), min_length=1, description="layers that read numbers")
         width: float = Field(1.0, gt=0, description="multiplies the filters and features of the image network")
         lstm: int = Field(0, ge=0, description="size of the recurrent layer; 0: none")
-        precision: Precision = Field(
-            "auto", description="of convolutions; auto: bf16 where the hardware has it, else fp32"
-        )
+        precision: Precision = Field("auto", description="of convolutions; auto: bf16 where the hardware has it")
         device: Device = Field("auto", description="auto: the GPU if there is one")
-        threads: int | None = Field(
-            None, gt=0, description="parts that learn at once on a CPU; null: all cores for images, else 1"
-        )
-        evaluate: Literal["sample", "greedy"] = Field(
-            "sample", description="how `act` chooses: as trained, or the likeliest"
-        )
+        threads: int | None = Field(None, gt=0, description="CPU cores to use; null: all for images, else one")
+        evaluate: Literal["sample", "greedy"] = Field("sample", description="`act`: as trained, or the likeliest")
 
     def __init__(self, config: Config, setup: Setup) -> None:
         self._config = config
         self._device = device_of(config.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(setup.seed)
-            self.net = ActorCritic(config, setup).to(self._device)
-        self._fast = _lowered(self.net, dtype_of(config.precision, self._device))
+            self.net = ActorCritic(setup, config.hidden, config.width, config.lstm).to(self._device)
+        self._fast = lowered(self.net, dtype_of(config.precision, self._device))
         self._optimizer = torch.optim.Adam(self.net.parameters(), config.lr, eps=1e-5, fused=True)
         self._shards = Shards(self._threads())
         self._generator = torch.Generator().manual_seed(setup.seed)
@@ -100,7 +83,7 @@ class PPO:
         opinion = self._opinion(carry, state, first)
         greedy = self._config.evaluate == "greedy"
         choice = opinion.policy.mode() if greedy else opinion.policy.sample(self._act_generator)
-        return Decision(self.net.policy.action(_array(choice)), _arrays(opinion.carry))
+        return Decision(self.net.policy.action(to_array(choice)), to_arrays(opinion.carry))
 
     @one_core()
     @torch.inference_mode()
@@ -108,9 +91,9 @@ class PPO:
         """Extras: ``choice`` (B, n), before it became ``action``, ``log_prob`` and ``value`` (B,), the new carry."""
         opinion = self._opinion(carry, state, first)
         choice = opinion.policy.sample(self._generator)
-        after = _arrays(opinion.carry)
+        after = to_arrays(opinion.carry)
         judged = {"choice": choice, "log_prob": opinion.policy.log_prob(choice), "value": opinion.value}
-        extras = {**_arrays(judged), **after}
+        extras = {**to_arrays(judged), **after}
         return Decision(self.net.policy.action(extras["choice"]), after, extras)
 
     @one_core()
@@ -129,7 +112,7 @@ class PPO:
                 break
         self._steps += batch.reward.size
         means = torch.stack(figures).mean(0).tolist()
-        explained = explained_variance(batch.extras["value"], _array(samples.target).reshape(batch.reward.shape))
+        explained = explained_variance(batch.extras["value"], to_array(samples.target).reshape(batch.reward.shape))
         return {**dict(zip(FIGURES, means, strict=True)), "explained_variance": explained, "learning_rate": rate}
 
     def save(self) -> Snapshot:
@@ -156,9 +139,8 @@ class PPO:
 
     def _opinion(self, carry: Carry, state: Arrays, first: Array) -> Opinion:
         """What the network makes of B states."""
-        tensors = self._tensors(state)
-        features = self._features(tensors)
-        return self._fast.judge(features, tensors, self._tensors(carry), torch.from_numpy(first)[None].to(self._device))
+        seen, carried = to_tensors(state, self._device), to_tensors(carry, self._device)
+        return self._fast.judge(self._features(seen), seen, carried, to_tensor(first, self._device).unsqueeze(0))
 
     def _features(self, state: Tensors) -> Tensor:
         """What the encoder sees in B states, (B, F); each thread reads some of them."""
@@ -172,25 +154,25 @@ class PPO:
         features: Tensor = self._fast.encoder(state)
         return features
 
-    def _tensors(self, arrays: Arrays) -> dict[str, Tensor]:
-        return {
-            key: torch.from_numpy(np.require(array, requirements=("C", "W"))).to(self._device)
-            for key, array in arrays.items()
-        }
-
     def _samples(self, batch: Batch) -> Samples:
         """The batch as sequences: B of T steps with an LSTM, else T * B of one step."""
-        advantage = gae(batch, self._following_values(batch), self._config.gamma, self._config.gae_lambda)
-        arrays = {**batch.extras, "first": batch.first, "advantage": advantage}
-        arrays["target"] = advantage + batch.extras["value"]
         steps, rows = batch.reward.shape
         sequences = (steps, rows) if self._config.lstm else (1, steps * rows)
 
-        def lay(arrays: Arrays) -> dict[str, Tensor]:
-            return {key: tensor.reshape(*sequences, *tensor.shape[2:]) for key, tensor in self._tensors(arrays).items()}
+        def lay(array: Array) -> Tensor:
+            return to_tensor(array, self._device).reshape(*sequences, *array.shape[2:])
 
-        known = lay({field.name: arrays[field.name] for field in fields(Samples) if field.name in arrays})
-        return Samples(state=lay(batch.state), carry=self._tensors(batch.carry), **known)
+        advantage = gae(batch, self._following_values(batch), self._config.gamma, self._config.gae_lambda)
+        return Samples(
+            state={key: lay(array) for key, array in batch.state.items()},
+            carry=to_tensors(batch.carry, self._device),
+            first=lay(batch.first),
+            choice=lay(batch.extras["choice"]),
+            log_prob=lay(batch.extras["log_prob"]),
+            value=lay(batch.extras["value"]),
+            advantage=lay(advantage),
+            target=lay(advantage + batch.extras["value"]),
+        )
 
     @torch.inference_mode()
     def _following_values(self, batch: Batch) -> Array:
@@ -198,7 +180,7 @@ class PPO:
         rows = batch.reward.shape[1]
         after = {key: batch.extras[key] for key in batch.carry}  # the policy's carry after each step
         last = self._opinion({key: array[-1] for key, array in after.items()}, batch.next_state, np.zeros(rows, bool))
-        following = np.concatenate([batch.extras["value"][1:], _array(last.value)[None]])
+        following = np.concatenate([batch.extras["value"][1:], to_array(last.value)[None]])
         cut = batch.cut[tuple(batch.final_index.T)]
         t, b = batch.final_index[cut].T
         if len(t):
@@ -206,7 +188,7 @@ class PPO:
             final = self._opinion(
                 {key: array[t, b] for key, array in after.items()}, final_state, np.zeros(len(t), bool)
             )
-            following[t, b] = _array(final.value)
+            following[t, b] = to_array(final.value)
         return following
 
     def _epoch(self, samples: Samples) -> list[Tensor]:
@@ -261,15 +243,6 @@ FIGURES = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
 
 
 @dataclass(slots=True)
-class Opinion:
-    """What a network makes of T steps of N sequences."""
-
-    policy: Distribution  # over T * N choices
-    value: Tensor  # (T * N,)
-    carry: dict[str, Tensor]  # after the last step, each (N, size)
-
-
-@dataclass(slots=True)
 class Samples:
     """What was seen and done, as T steps of N sequences, each (T, N, ...)."""
 
@@ -289,52 +262,19 @@ class Samples:
     def take(self, index: Tensor) -> Samples:
         """Some of the sequences."""
 
-        def chosen(value: Tensor | dict[str, Tensor], axis: int = 1) -> Any:
-            if isinstance(value, dict):
-                return {key: tensor.index_select(axis, index) for key, tensor in value.items()}
-            return value.index_select(axis, index)
+        def some(tensor: Tensor) -> Tensor:
+            return tensor.index_select(1, index)
 
-        others = {field.name: chosen(getattr(self, field.name)) for field in fields(self) if field.name != "carry"}
-        return Samples(carry=chosen(self.carry, axis=0), **others)
-
-
-class ActorCritic(nn.Module):
-    """Images are read by one network for both; numbers by one each, unless an LSTM follows."""
-
-    def __init__(self, config: PPO.Config, setup: Setup) -> None:
-        super().__init__()
-        self.encoder = Encoder(setup.space, config.hidden, config.width)
-        self.sees_images = len(self.encoder.pixels) > 0
-        shared = self.sees_images or config.lstm > 0
-        self.critic_encoder = None if shared else Encoder(setup.space, config.hidden, config.width)
-        self.lstm = LSTM(self.encoder.features, config.lstm) if config.lstm else None
-        features = config.lstm or self.encoder.features
-        self.policy = head_for(setup.action_space, features)
-        self.value = orthogonal(nn.Linear(features, 1), 1.0)
-
-    def forward(self, state: Tensors, carry: Tensors, first: Tensor) -> Opinion:
-        """``state`` (T, N, ...), ``carry`` (N, size) before the first step, ``first`` bool (T, N)."""
-        flat = {key: tensor.flatten(0, 1) for key, tensor in state.items()}
-        return self.judge(self.encoder(flat), flat, carry, first)
-
-    def judge(self, features: Tensor, state: Tensors, carry: Tensors, first: Tensor) -> Opinion:
-        """What follows the encoder; ``features`` (T * N, F) and ``state`` (T * N, ...)."""
-        after = {}
-        if self.lstm is not None:
-            outputs, h, c = self.lstm(features.reshape(*first.shape, -1), carry["h"], carry["c"], first)
-            features, after = outputs.flatten(0, 1), {"h": h, "c": c}
-        judged = features if self.critic_encoder is None else self.critic_encoder(state)
-        return Opinion(self.policy(features, state.get(MASK)), self.value(judged).squeeze(1), after)
-
-
-def _lowered(net: ActorCritic, dtype: torch.dtype) -> ActorCritic:
-    """A copy whose image networks compute in ``dtype``; the network itself when that is what it does."""
-    if dtype == torch.float32 or not net.sees_images:
-        return net
-    lowered = copy.deepcopy(net)
-    for pixels in lowered.encoder.pixels:
-        pixels.to(dtype)
-    return lowered
+        return Samples(
+            state={key: some(tensor) for key, tensor in self.state.items()},
+            carry={key: tensor.index_select(0, index) for key, tensor in self.carry.items()},
+            first=some(self.first),
+            choice=some(self.choice),
+            log_prob=some(self.log_prob),
+            value=some(self.value),
+            advantage=some(self.advantage),
+            target=some(self.target),
+        )
 
 
 def clipped_objective(log_ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
@@ -370,11 +310,3 @@ def explained_variance(value: Array, target: Array) -> float:
     """1: the critic foresaw the returns, 0: no better than their mean, below: worse. 0 when they do not vary."""
     spread = target.var()
     return float(1 - (target - value).var() / spread) if spread > 0 else 0.0
-
-
-def _array(tensor: Tensor) -> Array:
-    return tensor.cpu().numpy()
-
-
-def _arrays(tensors: Tensors) -> dict[str, Array]:
-    return {key: _array(tensor) for key, tensor in tensors.items()}

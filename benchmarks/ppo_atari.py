@@ -1,0 +1,245 @@
+"""How fast PPO plays and learns Pong, what that time is spent on, and how fast a peer is on this machine right now.
+
+agentctl bench ppo-atari                      # ours, its parts, and the floor that the parts set
+agentctl bench ppo-atari --peer sb3           # and Stable-Baselines3's, in turn: A B A B
+agentctl bench ppo-atari --precision          # and ours in float32
+
+Everywhere: 8 rows x 128 steps, 4 epochs of 4 minibatches of 256, the Nature CNN on 4 gray frames of 84 x 84, and
+ale-py's C++ emulators; these are faster than the peer's own, so it does better here than on its own page. Each window
+runs in a process of its own with the environment it was given. One step is four emulator frames.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from _results import Figure, Report
+
+BATCH, STEPS = 8, 128
+CYCLE = BATCH * STEPS
+WARM_UP = 2  # rollouts that are not counted
+GOALS = {"sb3": 2.4}
+
+
+def main() -> None:
+    options = parser().parse_args()
+    if options.measure:
+        print(json.dumps(MEASURES[options.measure](options.rollouts)))
+        return
+    report = run(options)
+    path = report.write()
+    if options.json:
+        print(json.dumps(json.loads(path.read_text(encoding="utf-8"))))
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--peer", choices=sorted(GOALS), help="measure this too, in turn with ours")
+    made.add_argument("--precision", action="store_true", help="measure ours in float32 too, in turn")
+    made.add_argument("--rounds", type=int, default=3, help="windows of each (default 3)")
+    made.add_argument("--rollouts", type=int, default=8, help="rollouts of 1024 steps in a window (default 8)")
+    made.add_argument("--json", action="store_true", help="print the result file as the last line")
+    made.add_argument("--measure", choices=sorted(MEASURES), help=argparse.SUPPRESS)  # what a window's process does
+    return made
+
+
+def run(options: argparse.Namespace) -> Report:
+    """All windows in turn, and the figures they make."""
+    names = ["ours", *(["fp32"] if options.precision else []), *([options.peer] if options.peer else [])]
+    rates: dict[str, list[float]] = {name: [] for name in names}
+    parts = []
+    for _ in range(options.rounds):
+        for name in names:
+            rates[name].append(window(name, options.rollouts)["steps_per_second"])
+        parts.append(window("parts", options.rollouts))
+    report = Report("ppo-atari")
+    for name, values in rates.items():
+        report.add(spread(f"{TITLES[name]}, end to end", values, "steps/s"))
+    for name in names[1:]:
+        ratios = [ours / other for ours, other in zip(rates["ours"], rates[name], strict=True)]
+        goal = (">=", GOALS[name]) if name in GOALS else None
+        report.add(spread(f"{TITLES['ours']} / {TITLES[name]}", ratios, "ratio", goal=goal))
+    add_floor(report, parts, statistics.median(rates["ours"]))
+    return report
+
+
+def add_floor(report: Report, parts: list[dict[str, float]], rate: float) -> None:
+    """What each part takes alone, their sum, and how far the whole is from it."""
+    alone = {name: statistics.median(part[name] for part in parts) for name in parts[0]}
+    for name in alone:
+        report.add(spread(f"{name} alone, 1024 steps", [part[name] for part in parts], "s"))
+    floor = CYCLE / sum(alone.values())
+    report.add(Figure("floor: the parts one after the other", floor, "steps/s"))
+    report.add(Figure("gap: time spent on anything else", 100 * (1 - rate / floor), "%"))
+
+
+def spread(name: str, values: list[float], unit: str, goal: tuple[str, float] | None = None) -> Figure:
+    """The median, with the lowest and highest window as its interval."""
+    return Figure(name, statistics.median(values), unit, goal=goal, interval=(min(values), max(values)))
+
+
+def window(name: str, rollouts: int) -> dict[str, float]:
+    """Measure in a fresh process."""
+    command = [sys.executable, __file__, "--measure", name, "--rollouts", str(rollouts)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(command)} failed with {done.returncode}:\n{done.stderr}")
+    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+# --- ours -------------------------------------------------------------------------------------------------------------
+
+
+def ours(rollouts: int, **policy: Any) -> dict[str, float]:
+    """The framework's own loop, as `agentctl run configs/atari/pong.yaml` has it, without files."""
+    from agentctl.core.loop import Loop
+    from agentctl.core.run import Observer, Progress, Run
+
+    class Stopwatch(Observer):
+        times: list[float] = []
+
+        def learned(self, progress: Progress) -> None:
+            self.times.append(time.perf_counter())
+
+    watch = Stopwatch()
+    Loop(pong(rollouts, **policy), Run(None, {}, {}, observers=[watch])).train()
+    return rate_of(watch.times)
+
+
+def pong(rollouts: int, **policy: Any) -> Any:
+    from agentctl.core.assembly import assemble
+    from agentctl.core.config import compose_document
+    from agentctl.core.document import Document
+    from agentctl.core.plugins import Switches
+
+    steps = (rollouts + WARM_UP) * CYCLE
+    data = {
+        "game": {"name": "atari/pong", "batch": BATCH},
+        "perception": ["pixels"],
+        "reward": ["clip"],
+        "policy": {"name": "ppo", "clip": 0.1, "value_clip": 0.1, "anneal_steps": 10_000_000, **policy},
+        "replay": {"name": "rollout", "steps": STEPS},
+        "run": {"steps": steps, "cycle_steps": steps},
+        "evaluation": {"episodes": 1, "max_steps": 1},
+    }
+    return assemble(compose_document(Document(None, data), Switches()))
+
+
+def rate_of(times: list[float]) -> dict[str, float]:
+    """Steps per second between the ends of the first and the last counted rollout."""
+    counted = times[WARM_UP - 1 :]
+    return {"steps_per_second": CYCLE * (len(counted) - 1) / (counted[-1] - counted[0])}
+
+
+def parts(rollouts: int) -> dict[str, float]:
+    """Seconds per 1024 steps of the emulation, the policy's actions and its learning, each alone and warm."""
+    from agentctl.core.types import Transition
+
+    assembly = pong(rollouts)
+    game, policy, replay = assembly.game, assembly.policy, assembly.replay
+    actions = np.random.default_rng(0).integers(0, 6, (STEPS, BATCH))
+    state, first = game.reset(0), np.zeros(BATCH, bool)
+    for action in actions:
+        decision = policy.explore({}, state, first)
+        step = game.step(action)
+        replay.add(
+            Transition(
+                state, first, {}, decision, step.reward, step.ended, step.cut, first, step.observation, step.final,
+                total=np.sign(step.reward),
+            )
+        )  # fmt: skip
+        state = step.observation
+    batch = replay.sample()
+    return {
+        "emulation": fastest(lambda: [game.step(action) for action in actions], rollouts),
+        "inference": fastest(lambda: [policy.explore({}, state, first) for _ in actions], rollouts),
+        "learning": fastest(lambda: policy.learn(batch), rollouts),
+    }
+
+
+def fastest(function: Callable[[], object], times: int) -> float:
+    """Seconds of the best of a few calls after one that is not counted: a floor is what can be reached."""
+    taken = []
+    for _ in range(1 + min(times, 4)):
+        began = time.perf_counter()
+        function()
+        taken.append(time.perf_counter() - began)
+    return min(taken[1:])
+
+
+# --- the peer ---------------------------------------------------------------------------------------------------------
+
+
+def sb3(rollouts: int) -> dict[str, float]:
+    """Stable-Baselines3's PPO with the settings of its zoo for Atari, on the same emulators."""
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.callbacks import BaseCallback
+
+    class Stopwatch(BaseCallback):
+        times: list[float] = []
+
+        def _on_rollout_start(self) -> None:  # the first opens the first rollout, every other closes one
+            self.times.append(time.perf_counter())
+
+        def _on_step(self) -> bool:
+            return True
+
+    watch = Stopwatch()
+    settings: dict[str, Any] = {"n_steps": STEPS, "batch_size": 256, "n_epochs": 4, "learning_rate": 2.5e-4}
+    model = PPO("CnnPolicy", sb3_emulators(), clip_range=0.1, ent_coef=0.01, vf_coef=0.5, device="cpu", **settings)
+    model.learn((rollouts + WARM_UP + 1) * CYCLE, callback=watch)
+    return rate_of(watch.times[1:])
+
+
+def sb3_emulators() -> Any:
+    """ale-py's vector emulators behind Stable-Baselines3's interface."""
+    from ale_py.vector_env import AtariVectorEnv
+    from gymnasium.vector import AutoresetMode
+    from stable_baselines3.common.vec_env import VecEnv
+
+    class Emulators(VecEnv):
+        def __init__(self) -> None:
+            self.game = AtariVectorEnv(
+                "pong", BATCH, autoreset_mode=AutoresetMode.SAME_STEP, reward_clipping=True, use_fire_reset=True
+            )
+            super().__init__(BATCH, self.game.single_observation_space, self.game.single_action_space)
+
+        def reset(self) -> Any:
+            return self.game.reset(seed=0)[0]
+
+        def step_async(self, actions: Any) -> None:
+            self.actions = actions
+
+        def step_wait(self) -> Any:
+            pixels, reward, ended, cut, info = self.game.step(self.actions)
+            infos: list[dict[str, Any]] = [
+                {"TimeLimit.truncated": bool(c and not e)} for e, c in zip(ended, cut, strict=True)
+            ]
+            for row in np.flatnonzero(ended | cut):
+                infos[row]["terminal_observation"] = info["final_obs"][row]
+            return pixels, reward.astype(np.float32), ended | cut, infos
+
+        close = set_attr = get_attr = env_method = env_is_wrapped = lambda self, *_, **__: [False] * BATCH
+
+    return Emulators()
+
+
+MEASURES: dict[str, Callable[[int], dict[str, float]]] = {
+    "ours": ours,
+    "fp32": lambda rollouts: ours(rollouts, precision="fp32"),
+    "parts": parts,
+    "sb3": sb3,
+}
+TITLES = {"ours": "agentctl", "fp32": "agentctl in fp32", "sb3": "Stable-Baselines3"}
+
+if __name__ == "__main__":
+    main()
