@@ -63,7 +63,7 @@ class PPO:
     def __init__(self, config: Config, setup: Setup) -> None:
         self._config = config
         self._device = device_of(config.device)
-        with torch.random.fork_rng(devices=[]):
+        with one_core(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(setup.seed)
             self.net = ActorCritic(setup, config.hidden, config.width, config.lstm).to(self._device)
         self._fast = lowered(self.net, dtype_of(config.precision, self._device))
