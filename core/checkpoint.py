@@ -40,8 +40,8 @@ def write_checkpoint(folder: Path, step: int, parts: Mapping[str, Snapshot], kee
     except (OSError, SafetensorError) as error:
         shutil.rmtree(writing, ignore_errors=True)
         raise AgentctlError(
-            f"{folder}: cannot write the checkpoint of step {step}: {error}; make room there and resume: "
-            "the last good checkpoint is still there"
+            f"{folder}: cannot write the checkpoint of step {step}: {error}; make room there, then resume: "
+            "what was saved before is untouched"
         ) from error
 
 
@@ -56,7 +56,10 @@ def latest_checkpoint(run: Path) -> Path:
         return run
     found = list_checkpoints(run / "checkpoints")
     if not found:
-        raise AgentctlError(f"{run}: no checkpoint there; a run's folder holds checkpoints/step-...")
+        raise AgentctlError(
+            f"{run}: no checkpoint there; a run's folder holds checkpoints/step-... (one that was stopped even before "
+            "its first can be started again with --out)"
+        )
     return found[-1]
 
 

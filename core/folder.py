@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from agentctl.core.checkpoint import latest_checkpoint, write_json
+from agentctl.core.checkpoint import latest_checkpoint, list_checkpoints, write_json
 from agentctl.core.config import Composition, compose, dump
 from agentctl.core.errors import AgentctlError, ConfigError
 from agentctl.core.lock import differences, make_lock
@@ -27,7 +28,7 @@ LOCK = "run.lock.json"
 
 
 def new_folder(composition: Composition, out: Path | None) -> Path:
-    """``out``, or ``runs/<game>-<policy>-<time>``. Raises ConfigError when it already holds a run."""
+    """``out``, or a new ``runs/<game>-<policy>-<time>``. Raises ConfigError when ``out`` already holds a run."""
     if out is not None:
         check_free(out)
         return out
@@ -35,12 +36,21 @@ def new_folder(composition: Composition, out: Path | None) -> Path:
     assert game is not None and policy is not None
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     base = Path("runs") / f"{game.name.replace('/', '-')}-{policy.name}-{stamp}"
-    return next(p for n in range(1000) if not (p := Path(f"{base}-{n}" if n else base)).exists())
+    names = (Path(f"{base}-{number}" if number else base) for number in itertools.count())
+    with _writable(base.parent):
+        return next(folder for folder in names if _made(folder))  # another run may start in the same second
+
+
+def discard(folder: Path | None) -> None:
+    """Remove a new folder in which no run began; one that holds anything stays."""
+    if folder is not None:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def check_free(folder: Path) -> None:
-    """Raise ConfigError when ``folder`` already holds a run."""
-    if (folder / CONFIG).exists():
+    """Raise ConfigError when ``folder`` already holds a run: something to go on from."""
+    if (folder / CONFIG).exists() and list_checkpoints(folder / "checkpoints"):
         raise ConfigError(f"{folder}: already holds a run; resume it with --resume {folder}, or choose another --out")
 
 
@@ -64,8 +74,20 @@ def start_run(composition: Composition, folder: Path | None, *, quiet: bool = Fa
     """A run, and what it is made with in ``folder``, unless that says so already."""
     run = Run(folder, composition.resolved(), make_lock(composition), quiet)
     if folder is not None and not (folder / CONFIG).exists():
-        _describe(run, folder)
+        describe(run)
     return run
+
+
+def describe(run: Run) -> None:
+    """Write the run's lock, then its configuration: a folder with a config.yaml has both."""
+    if run.folder is None:
+        return
+    writing = run.folder / f".{CONFIG}.writing"
+    with _writable(run.folder):
+        run.folder.mkdir(parents=True, exist_ok=True)
+        write_json(run.folder / LOCK, run.lock)
+        writing.write_text(dump(run.config), encoding="utf-8")
+        writing.replace(run.folder / CONFIG)
 
 
 def note_changes(run: Run) -> None:
@@ -76,7 +98,7 @@ def note_changes(run: Run) -> None:
     changed = differences(before, run.lock)
     if changed:
         run.lock["changes"] = [*before.get("changes", []), changed]
-        _describe(run, run.folder)
+        describe(run)
 
 
 def resume_point(folder: Path, composition: Composition, *, force: bool) -> Path:
@@ -103,14 +125,13 @@ def run_of(folder: Path) -> Path:
     return folder.resolve().parent.parent if folder.name.startswith("step-") else folder
 
 
-def _describe(run: Run, folder: Path) -> None:
-    """Write the lock, then the configuration: a folder with a config.yaml has all it needs."""
-    writing = folder / f".{CONFIG}.writing"
-    with _writable(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / LOCK, run.lock)
-        writing.write_text(dump(run.config), encoding="utf-8")
-        writing.replace(folder / CONFIG)
+def _made(folder: Path) -> bool:
+    """Make a folder; False when it is there already."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _read_lock(folder: Path) -> dict[str, Any]:

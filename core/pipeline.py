@@ -60,7 +60,7 @@ class Pipeline:
         return self._state(flow, observation, action)
 
     def peek(self, flow: Flow, observation: Arrays, final: Final, action: Array) -> Final:
-        """The states in which rows stopped, as ``see`` would have shown them; changes nothing."""
+        """The states in which rows stopped, as ``see`` would have shown them; changes nothing but what parts draw."""
         if self.world_model is None and self.memory is None:
             return Final(final.rows, self._perceive(final.arrays))
         whole = {key: value.copy() for key, value in observation.items()}

@@ -7,7 +7,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,6 +21,8 @@ from agentctl.core.folder import (
     check_free,
     claimed,
     composition_of,
+    describe,
+    discard,
     new_folder,
     note_changes,
     resume_point,
@@ -41,22 +43,34 @@ def train(composition: Composition, folder: Path | None, *, resume: Path | None 
     ``resume``: a checkpoint in ``folder`` to go on from. Raises PluginError when a plugin fails and has no fallback;
     the checkpoint, report and summary are written before.
     """
-    assembly = assemble(composition)
-    if assembly.replay is None:
-        raise ConfigError(
-            f"{composition.document.path}: training needs a replay; add e.g. replay: {{name: rollout, steps: 128}}"
-        )
+    try:
+        assembly = trainable(composition)
+    except AgentctlError:
+        discard(folder)
+        raise
     with claimed(folder):
         if folder is not None and resume is None:
             check_free(folder)
         run = start_run(composition, folder, quiet=quiet)
         loop = Loop(assembly, run)
-        if resume is not None:
+        if resume is None:
+            describe(run)
+        else:
             loop.resume(resume)  # before the observers start, who ask where the run stands
             note_changes(run)
         with announced(run, composition), stopping(loop), concluded(run, loop, composition):
             loop.train()
     return run
+
+
+def trainable(composition: Composition) -> Assembly:
+    """The built parts. Raises ConfigError when nothing could be learnt from."""
+    assembly = assemble(composition)
+    if assembly.replay is None:
+        raise ConfigError(
+            f"{composition.document.path}: training needs a replay; add e.g. replay: {{name: rollout, steps: 128}}"
+        )
+    return assembly
 
 
 def evaluate(composition: Composition, checkpoint: Path | None, folder: Path | None, *, quiet: bool = False) -> Run:
@@ -124,7 +138,8 @@ def stopping(loop: Loop) -> Iterator[None]:
         if loop.stop_asked:
             raise KeyboardInterrupt
         loop.ask_to_stop()
-        os.write(2, STOPPING)  # observers hear of it after this step: here one may be in the middle of a line
+        with suppress(OSError):  # observers hear of it after this step: here one may be in the middle of a line
+            os.write(2, STOPPING)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

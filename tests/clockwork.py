@@ -242,7 +242,8 @@ class Learner:
     def act(self, carry: Carry, state: Arrays, first: Array) -> Decision:
         age = np.where(first, 0, carry["age"]) + 1
         chance = self._rng.random(len(first))
-        action = np.floor((chance + self.weight + state["noise"] if "noise" in state else chance) * 7) % 3
+        noise = state["noise"] if "noise" in state else 0.0
+        action = (np.floor((chance + self.weight + noise) * 7) + age) % 3
         return Decision(action.astype(np.int64), {"age": age}, {"chance": chance})
 
     explore = act

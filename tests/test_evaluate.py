@@ -59,7 +59,8 @@ def by_hand(evaluator: Evaluator, seed: int, episodes: int) -> tuple[list[float]
     flow, state = pipeline.begin(game.reset(seed), episodes, policy.initial(episodes))
     returns, lengths, over = np.zeros(episodes), np.zeros(episodes, int), np.zeros(episodes, bool)
     while not over.all():
-        action = policy.act({}, state, flow.first).action
+        decision = policy.act(flow.policy, state, flow.first)
+        flow.policy, action = decision.carry, decision.action
         step = game.step(action)
         for row in np.flatnonzero(~over):
             returns[row] += step.reward[row]
@@ -69,12 +70,20 @@ def by_hand(evaluator: Evaluator, seed: int, episodes: int) -> tuple[list[float]
     return returns.tolist(), lengths.tolist()
 
 
-def test_returns_and_lengths_are_those_of_the_first_episode_of_each_row() -> None:
-    loop = loop_of(TOY)
+LONG = clockwork.yaml(hazard=0.2, limit=40, evaluation={"episodes": 6, "max_steps": 99})
+
+
+LONG |= {"world_model": False, "reward": ["game", "toy_step_cost"]}
+
+
+@pytest.mark.parametrize("data", [TOY, LONG], ids=["toy", "clockwork"])
+def test_returns_and_lengths_are_those_of_the_first_episode_of_each_row(data: dict[str, Any]) -> None:
+    loop = loop_of(data)
     loop.train()
     episodes = loop.evaluator.policy_episodes(frames=False)
     assert episodes is not None
     assert (episodes.returns, episodes.lengths) == by_hand(loop.evaluator, 1_000_000, 6)
+    assert data is TOY or len(set(episodes.lengths)) > 3
     assert episodes.terms["game"] == pytest.approx(np.mean(episodes.returns))
     assert episodes.terms["step_cost"] == pytest.approx(-np.mean(episodes.lengths))
 

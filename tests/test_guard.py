@@ -26,11 +26,13 @@ STAND_INS = {
 }
 
 
-def flaky(kind: str, fallback: bool = True, **options: Any) -> dict[str, Any]:
+def flaky(kind: str, fallback: bool | str = True, **options: Any) -> dict[str, Any]:
     """A run whose component of ``kind`` fails as ``options`` say; ``run`` settings go to the run."""
-    data = clockwork.yaml(run={"steps": 320, "cycle_steps": 80, "max_errors": 3} | options.pop("run", {}))
+    run = {"steps": 320, "cycle_steps": 80, "max_errors": 3, **options.pop("run", {})}
+    data = clockwork.yaml(run=run, evaluation=options.pop("evaluation", {}))
     name, stand_in = STAND_INS[kind]
-    block = {"name": name, **({"fallback": stand_in} if fallback else {}), **options}
+    stand_in = stand_in if fallback is True else fallback or ""
+    block = {"name": name, "fallback": stand_in, **options}
     return data | {kind: [block] if kind in ("perception", "reward") else block}
 
 
@@ -74,16 +76,18 @@ def test_a_step_that_the_fallback_answered_is_as_true_as_any(kind: str) -> None:
         assert (steps["after before"] == steps["time"]).all()
 
 
-def test_a_policys_learning_is_never_mixed_with_its_fallbacks() -> None:
-    loop, learnt = loop_of(flaky("policy", fails=(7, 31), fails_from=60)), []
+@pytest.mark.parametrize("stand_in", ["random", "clockwork/policy"])
+def test_a_policys_learning_is_never_mixed_with_its_fallbacks(stand_in: str) -> None:
+    loop, learnt = loop_of(flaky("policy", fails=(7, 31), fails_from=60, fallback=stand_in)), []
     guard = guard_of(loop)
     for who, part in (("part", guard.part), ("fallback", guard.fallback)):
         learn = part.learn
         part.learn = lambda batch, who=who, learn=learn: learnt.append((who, copy.deepcopy(batch))) or learn(batch)
     loop.train()
     for who, batch in learnt:
-        assert set(batch.extras) == ({"chance"} if who == "part" else set()), who
-        assert set(batch.carry) == ({"age"} if who == "part" else set()), who
+        plain = who == "fallback" and stand_in == "random"
+        assert set(batch.extras) == (set() if plain else {"chance"}), who
+        assert set(batch.carry) == (set() if plain else {"age"}), who
     assert [who for who, _ in learnt] == sorted([who for who, _ in learnt], reverse=True)
     assert {who for who, _ in learnt} == {"part", "fallback"}
     for _, batch in learnt:
@@ -118,9 +122,9 @@ def test_a_fallback_with_a_carry_of_its_own_keeps_it_once_it_is_in_charge() -> N
 
 @pytest.mark.parametrize("kind", STAND_INS)
 def test_resuming_a_guarded_run_is_exact_too(kind: str, tmp_path: Path) -> None:
-    """Only the policy of `clockwork` counts its calls in its state, so the others fail from the start on."""
-    fails = {"fails": (7, 31), "fails_from": 60} if kind == "policy" else {"fails_from": 0}
-    data = flaky(kind, **fails, run={"keep_checkpoints": 9})
+    """Only the policy counts its calls in its state, so the others fail from the start on; call 21 ends a cycle."""
+    fails = {"fails": (21, 31), "fails_from": 60} if kind == "policy" else {"fails_from": 0}
+    data = flaky(kind, **fails, run={"keep_checkpoints": 9, "cycle_steps": 88}, evaluation={"every": 9})
     loop_of(data, tmp_path / "whole").train()
     checkpoints = sorted((tmp_path / "whole" / "checkpoints").iterdir())
     for checkpoint in checkpoints[1:-1]:
@@ -131,12 +135,12 @@ def test_resuming_a_guarded_run_is_exact_too(kind: str, tmp_path: Path) -> None:
         assert differing(latest(tmp_path / checkpoint.name), checkpoints[-1]) == []
 
 
-def test_evaluation_goes_on_with_the_fallback_that_took_over() -> None:
+def test_evaluation_goes_on_with_the_fallback_that_took_over(caplog: pytest.LogCaptureFixture) -> None:
     loop, watcher = loop_of(flaky("memory", fails_from=0)), Watcher()
     loop.run.observers.append(watcher)
     loop.train()
     assert len([text for told, text in watcher.seen if told == "fallback"]) == 3
-    assert len(loop.run.evaluations) == 4
+    assert len(loop.run.evaluations) == 4 and caplog.records == []
 
 
 @pytest.mark.parametrize("kind", STAND_INS)

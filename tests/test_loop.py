@@ -72,7 +72,8 @@ def test_an_episode_begins_exactly_after_one_has_stopped(saves: bool) -> None:
     )
     assert steps["first"][0].all()
     assert (steps["first"][1:] == (steps["ended"] | steps["cut"])[:-1]).all()
-    assert (steps["count"] == 0)[steps["first"]].all() and (steps["count"] > 0)[~steps["first"]].all()
+    for name, at_first in (("count", 0), ("led", -1), ("before", -1)):
+        assert ((steps[name] == at_first) == steps["first"]).all(), name
     assert not (steps["ended"] & steps["cut"]).any()
 
 
@@ -270,6 +271,7 @@ def test_a_failure_keeps_what_was_learnt_and_mixes_no_episodes(what: str, saves:
     again = loop_of(data, tmp_path)
     again.resume(latest(tmp_path))
     assert again.at.step == broken.at.step > 96
+    assert (again._game_seed() == broken._game_seed()) is saves  # else the same games would begin once more
     assert again.assembly.policy.weight == broken.assembly.policy.weight
     steps = joined(learnt_batches(again))
     assert (steps["after time"] == steps["time"] + 1).all()

@@ -227,6 +227,15 @@ def test_a_folder_holds_one_run(ended: Path) -> None:
         new_folder(compose(path), ended)
 
 
+def test_a_run_killed_before_its_first_checkpoint_can_be_started_again(ended: Path) -> None:
+    shutil.rmtree(ended / "checkpoints")
+    (ended / "config.yaml").write_text("of another run")
+    with pytest.raises(AgentctlError, match="can be started again with --out"):
+        resume_point(ended, composed(clockwork.yaml()), force=True)
+    train(composed(clockwork.yaml()), ended, quiet=True)
+    assert step_of(latest(ended)) == 96 and "clockwork" in (ended / "config.yaml").read_text()
+
+
 def test_two_processes_never_train_in_one_folder(tmp_path: Path) -> None:
     run = tmp_path / "run"
     path = written(clockwork.yaml(slow=0.01, run={"steps": 100_000, "cycle_steps": 400}), tmp_path)
@@ -241,6 +250,18 @@ def test_two_processes_never_train_in_one_folder(tmp_path: Path) -> None:
     assert (
         call("run", "--resume", run, "-s", "run.steps=8", "--force", "--json").returncode == 0
     )  # a kill gives it back
+
+
+def test_runs_started_in_the_same_second_get_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    chosen = composed(clockwork.yaml())
+    folders = [new_folder(chosen, None) for _ in range(5)]
+    assert len(set(folders)) == 5 and all(folder.is_dir() for folder in folders)
+    with pytest.raises(ConfigError, match="training needs a replay"):
+        train(composed(clockwork.yaml() | {"replay": False}), folders[0])
+    assert not folders[0].exists()
 
 
 def test_runs_side_by_side_do_not_meet(tmp_path: Path) -> None:
