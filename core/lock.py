@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ def make_lock(composition: Composition) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),
+        "cores": os.cpu_count(),
         "packages": {name: installed[name] for name in PACKAGES if name in installed},
         "plugins": {name: plugin.version or _hash(plugin.module) for name, plugin in sorted(plugins.items())},
         "sources": {_target(item): _hash(_source(item)) for item in sorted(used, key=_target)},

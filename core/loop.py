@@ -86,7 +86,7 @@ class Loop:
         found = read_checkpoint(path)
         for name, part in self.assembly.stateful().items():
             if name in found:
-                load_part(part, found[name], f"{path}: {name}")
+                load_part(part, found.pop(name), f"{path}: {name}")
             else:
                 self._notes.append(f"{path} holds no {name}: it starts anew")
         guards = found["loop"].data.pop("guards")

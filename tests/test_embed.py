@@ -214,7 +214,11 @@ print(json.dumps({"written": written, "before": before, "after": state()}))
 """
 
 
-@pytest.mark.parametrize(("what", "imports"), [("toy", ""), ("ppo", "import torch._dynamo  # makes its cache folder")])
+@pytest.mark.parametrize(
+    ("what", "imports"),
+    [("toy", ""), ("ppo", "import torch._dynamo  # makes its cache folder")],
+    ids=["toy", "ppo"],
+)
 def test_loading_and_acting_leave_no_trace(what: str, imports: str, toy: Path, tmp_path: Path) -> None:
     source = toy / "runs" / "toy" if what == "toy" else written(RECURRENT, tmp_path)
     done = subprocess.run(

@@ -159,6 +159,35 @@ def test_an_observer_that_fails_is_switched_off_and_the_run_goes_on() -> None:
     assert loop.at.step == 96
 
 
+CLUMSY = """
+from agentctl.core import Observer, hookimpl
+
+class Clumsy(Observer):
+    def learned(self, progress):
+        raise RuntimeError("oops")
+
+@hookimpl
+def agentctl_run_started(run):
+    run.observers.append(Clumsy())
+
+@hookimpl
+def agentctl_run_ended(run, error):
+    raise RuntimeError("at the end, too")
+"""
+
+
+def test_a_plugin_that_fails_beside_a_run_is_named_with_its_switch(tmp_path: Path) -> None:
+    (tmp_path / "clumsy.py").write_text(CLUMSY)
+    yaml = written(clockwork.yaml(), tmp_path)
+    done = call("run", yaml, "-p", tmp_path / "clumsy.py", "--out", tmp_path / "run", "--json")
+    assert done.returncode == 0, done.stderr
+    (problem,) = json.loads(done.stdout.splitlines()[-1])["problems"]
+    assert problem.endswith("RuntimeError: at the end, too; disable it with -p no:clumsy")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    (event,) = [line["text"] for line in lines if line.get("kind") == "observer"]
+    assert event == "Clumsy failed and is off: RuntimeError: oops; leave it out with -p no:clumsy"
+
+
 @pytest.mark.parametrize("watched", [True, False])
 def test_frames_are_drawn_only_when_somebody_watches(watched: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     class Viewer(Observer):
@@ -279,6 +308,7 @@ def test_a_failure_keeps_what_was_learnt_and_mixes_no_episodes(what: str, saves:
     assert again.at.step >= 960
 
 
+@pytest.mark.filterwarnings("ignore:invalid value")
 def test_a_failure_with_spoilt_weights_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
     loop, watcher = loop_of(clockwork.yaml(run={"steps": 960, "cycle_steps": 96}), tmp_path), Watcher()
     loop.run.observers.append(watcher)
