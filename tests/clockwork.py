@@ -242,7 +242,7 @@ class Learner:
     def act(self, carry: Carry, state: Arrays, first: Array) -> Decision:
         age = np.where(first, 0, carry["age"]) + 1
         chance = self._rng.random(len(first))
-        noise = state["noise"] if "noise" in state else 0.0
+        noise = state.get("noise", 0.0)
         action = (np.floor((chance + self.weight + noise) * 7) + age) % 3
         return Decision(action.astype(np.int64), {"age": age}, {"chance": chance})
 

@@ -126,7 +126,9 @@ def test_a_full_disk_leaves_the_last_good_checkpoint_and_no_rubbish(tmp_path: Pa
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
-        with pytest.raises(AgentctlError, match="cannot write the checkpoint of step 2: .*make room there, then resume"):
+        with pytest.raises(
+            AgentctlError, match="cannot write the checkpoint of step 2: .*make room there, then resume"
+        ):
             write_checkpoint(tmp_path, 2, PARTS, keep=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
