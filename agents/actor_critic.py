@@ -40,17 +40,14 @@ class ActorCritic(nn.Module):
 
     def forward(self, state: Tensors, carry: Tensors, first: Tensor) -> Opinion:
         """``state`` (T, N, ...), ``carry`` (N, size) before the first step, ``first`` bool (T, N)."""
-        flat = {key: tensor.flatten(0, 1) for key, tensor in state.items()}
-        return self.judge(self.encoder(flat), flat, carry, first)
-
-    def judge(self, features: Tensor, state: Tensors, carry: Tensors, first: Tensor) -> Opinion:
-        """What follows the encoder; ``features`` (T * N, F) and ``state`` (T * N, ...)."""
+        seen = {key: tensor.flatten(0, 1) for key, tensor in state.items()}
+        features = self.encoder(seen)
         after = {}
         if self.lstm is not None:
             outputs, h, c = self.lstm(features.reshape(*first.shape, -1), carry["h"], carry["c"], first)
             features, after = outputs.flatten(0, 1), {"h": h, "c": c}
-        judged = features if self.critic_encoder is None else self.critic_encoder(state)
-        return Opinion(self.policy(features, state.get(MASK)), self.value(judged).squeeze(1), after)
+        judged = features if self.critic_encoder is None else self.critic_encoder(seen)
+        return Opinion(self.policy(features, seen.get(MASK)), self.value(judged).squeeze(1), after)
 
 
 def lowered(net: ActorCritic, dtype: torch.dtype) -> ActorCritic:

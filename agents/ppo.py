@@ -18,21 +18,15 @@ from typing import Literal
 import numpy as np
 import torch
 from pydantic import Field, PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
-from agentctl.agents.actor_critic import ActorCritic, Opinion, Tensors, lowered
+from agentctl.agents.actor_critic import ActorCritic, Opinion, lowered
+from agentctl.core.nn.adam import ShardedAdam
 from agentctl.core.nn.arrays import to_array, to_arrays, to_tensor, to_tensors
 from agentctl.core.nn.memory import keep_freed_memory
 from agentctl.core.nn.precision import Device, Precision, device_of, dtype_of, usable_cores
 from agentctl.core.nn.shards import Shards, one_core
-from agentctl.core.nn.snapshot import (
-    generator_array,
-    load_generator,
-    load_module,
-    load_optimizer,
-    module_arrays,
-    optimizer_arrays,
-)
+from agentctl.core.nn.snapshot import generator_array, load_generator, load_module, module_arrays
 from agentctl.core.protocols import BaseConfig, Setup
 from agentctl.core.types import Array, Arrays, Batch, Carry, Decision, Metrics, Snapshot
 
@@ -67,8 +61,9 @@ class PPO:
             torch.manual_seed(setup.seed)
             self.net = ActorCritic(setup, config.hidden, config.width, config.lstm).to(self._device)
         self._fast = lowered(self.net, dtype_of(config.precision, self._device))
-        self._optimizer = torch.optim.Adam(self.net.parameters(), config.lr, eps=1e-5, fused=True)
         self._shards = Shards(self._threads())
+        twins = [] if self._fast is self.net else list(self._fast.parameters())
+        self._adam = ShardedAdam(list(self.net.parameters()), twins, self._shards)
         self._generator = torch.Generator().manual_seed(setup.seed)
         self._act_generator = torch.Generator().manual_seed(setup.seed + 1)  # evaluating does not disturb training
         self._steps = 0  # learnt from
@@ -102,12 +97,10 @@ class PPO:
         if self.net.sees_images:
             keep_freed_memory()
         rate = config.lr * (max(0.0, 1 - self._steps / config.anneal_steps) if config.anneal_steps else 1.0)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
         samples = self._samples(batch)
         figures: list[Tensor] = []
         for _ in range(config.epochs):
-            figures += self._epoch(samples)
+            figures += self._epoch(samples, rate)
             if config.target_kl is not None and figures[-1][FIGURES.index("approx_kl")] > config.target_kl:
                 break
         self._steps += batch.reward.size
@@ -119,18 +112,18 @@ class PPO:
         generators = {"generator": self._generator, "act_generator": self._act_generator}
         arrays = {
             **module_arrays(self.net, "net"),
-            **optimizer_arrays(self._optimizer, "adam"),
+            **self._adam.arrays("adam"),
             **{name: generator_array(generator) for name, generator in generators.items()},
         }
         return Snapshot(arrays, {"steps": self._steps})
 
     def load(self, snapshot: Snapshot) -> None:
         load_module(self.net, snapshot.arrays, "net")
-        load_optimizer(self._optimizer, snapshot.arrays, "adam")
+        self._adam.load(snapshot.arrays, "adam")
         load_generator(self._generator, snapshot.arrays["generator"])
         load_generator(self._act_generator, snapshot.arrays["act_generator"])
         self._steps = int(snapshot.data["steps"])
-        self._refresh()
+        self._adam.refresh()
 
     def _threads(self) -> int:
         if self._device.type != "cpu":
@@ -139,20 +132,10 @@ class PPO:
 
     def _opinion(self, carry: Carry, state: Arrays, first: Array) -> Opinion:
         """What the network makes of B states."""
-        seen, carried = to_tensors(state, self._device), to_tensors(carry, self._device)
-        return self._fast.judge(self._features(seen), seen, carried, to_tensor(first, self._device).unsqueeze(0))
-
-    def _features(self, state: Tensors) -> Tensor:
-        """What the encoder sees in B states, (B, F); each thread reads some of them."""
-        count = min(self._shards.threads, len(next(iter(state.values()))))
-        split = [tensor.tensor_split(count) for tensor in state.values()]
-        parts = [dict(zip(state, some, strict=True)) for some in zip(*split, strict=True)]
-        return torch.cat(self._shards.map(self._read, parts))
-
-    @torch.inference_mode()
-    def _read(self, state: Tensors) -> Tensor:
-        features: Tensor = self._fast.encoder(state)
-        return features
+        sequence = {key: to_tensor(array, self._device).unsqueeze(0) for key, array in state.items()}
+        begins = to_tensor(first, self._device).unsqueeze(0)
+        opinion: Opinion = self._fast(sequence, to_tensors(carry, self._device), begins)
+        return opinion
 
     def _samples(self, batch: Batch) -> Samples:
         """The batch as sequences: B of T steps with an LSTM, else T * B of one step."""
@@ -191,13 +174,13 @@ class PPO:
             following[t, b] = to_array(final.value)
         return following
 
-    def _epoch(self, samples: Samples) -> list[Tensor]:
+    def _epoch(self, samples: Samples, lr: float) -> list[Tensor]:
         """One pass in random order; the figures of each update."""
         order = torch.randperm(samples.count, generator=self._generator).to(self._device)
         minibatches = order.tensor_split(min(self._config.minibatches, samples.count))
-        return [self._update(samples, chosen) for chosen in minibatches]
+        return [self._update(samples, chosen, lr) for chosen in minibatches]
 
-    def _update(self, samples: Samples, chosen: Tensor) -> Tensor:
+    def _update(self, samples: Samples, chosen: Tensor, lr: float) -> Tensor:
         advantage = samples.advantage[:, chosen]
         mean, std = advantage.mean(), advantage.std(correction=0) + 1e-8
         normalise = self._config.normalise_advantage and advantage.numel() > 1
@@ -213,11 +196,7 @@ class PPO:
 
         parts = chosen.tensor_split(min(self._shards.threads, len(chosen)))
         gradients, figures = self._shards.gradients(loss, parts, list(self._fast.parameters()))
-        for parameter, gradient in zip(self.net.parameters(), gradients, strict=True):
-            parameter.grad = gradient
-        nn.utils.clip_grad_norm_(self.net.parameters(), self._config.max_grad_norm)
-        self._optimizer.step()
-        self._refresh()
+        self._adam.step(gradients, lr, self._config.max_grad_norm)
         return figures
 
     def _figures(self, old: Samples) -> Tensor:
@@ -231,12 +210,6 @@ class PPO:
             kl = (ratio - 1) - log_ratio  # http://joschu.net/blog/kl-approx.html, k3
             clipped = ((ratio - 1).abs() > self._config.clip).float()
         return torch.stack([part.sum() for part in (-objective, error, new.policy.entropy(), kl, clipped)])
-
-    @torch.no_grad()
-    def _refresh(self) -> None:
-        """Bring the fast copy up to date."""
-        if self._fast is not self.net:
-            torch._foreach_copy_(list(self._fast.parameters()), list(self.net.parameters()))
 
 
 FIGURES = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")

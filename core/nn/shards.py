@@ -1,8 +1,8 @@
-"""Data-parallel gradients in one process: each thread takes a part of the batch, and their gradients are summed.
+"""Data-parallel gradients in one process: each thread takes a part of the batch, and their gradients are added up.
 
 Two threads with half a batch each beat one call spread over two cores: most operations of a small network are too short
 to be split, and while OpenMP's idle threads wait they spin, taking the cores from the game. So every thread here, the
-caller's too, computes alone. The sum runs in a fixed order: the same parts give the same gradient, to the bit.
+caller's too, computes alone. Parts keep their order: the same parts give the same sum, to the bit.
 """
 
 from __future__ import annotations
@@ -40,20 +40,15 @@ class Shards:
         loss: Callable[[Part], tuple[Tensor, Tensor]],
         parts: Sequence[Part],
         parameters: Sequence[Tensor],
-    ) -> tuple[list[Tensor], Tensor]:
-        """Sums over the parts of the gradients of ``loss(part)[0]``, float32, and of the figures ``loss(part)[1]``."""
+    ) -> tuple[list[tuple[Tensor, ...]], Tensor]:
+        """The gradients of ``loss(part)[0]`` of every part, and the sum of their figures ``loss(part)[1]``."""
 
         def differentiate(part: Part) -> tuple[tuple[Tensor, ...], Tensor]:
             total, figures = loss(part)
             return torch.autograd.grad(total, parameters), figures.detach()
 
-        (gradients, figures), *others = self.map(differentiate, parts)
-        sums = [gradient.float() for gradient in gradients]
-        with one_core():
-            for gradients, more in others:
-                sums = [total.add_(gradient) for total, gradient in zip(sums, gradients, strict=True)]
-                figures = figures + more
-        return sums, figures
+        done = self.map(differentiate, parts)
+        return [gradients for gradients, _ in done], torch.stack([figures for _, figures in done]).sum(0)
 
 
 @contextmanager
