@@ -23,7 +23,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("eval")(run.evaluate)
 app.command("compare")(run.compare)
-app.command("bench", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench.bench)
+app.command("bench", context_settings=bench.SETTINGS)(bench.bench)
 app.command("doctor")(doctor.doctor)
 app.add_typer(config.app, name="config")
 app.add_typer(plugins.app, name="plugins")

@@ -107,8 +107,13 @@ def test_doctor_gives_a_remedy_for_what_is_missing() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["run", "eval", "compare", "bench", "doctor", "config check", "config explain", "plugins new", "games info"],
+    ["run", "eval", "compare", "doctor", "config check", "config explain", "plugins new", "games info"],
 )
 def test_every_command_explains_itself(command: str) -> None:
     done = agentctl(*command.split(), "--help")
     assert done.returncode == 0 and "Usage" in done.stdout
+
+
+def test_bench_lists_its_programmes_and_hands_their_options_on() -> None:
+    assert "ppo-atari" in agentctl("bench").stdout
+    assert "--peer" in agentctl("bench", "ppo-atari", "--help").stdout

@@ -59,9 +59,9 @@ def test_links_and_pictures_are_there() -> None:
 
 def test_tables_are_generated_from_the_result_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
+    spec = importlib.util.spec_from_file_location("_tables", ROOT / "benchmarks" / "_tables.py")
     assert spec is not None and spec.loader is not None
     tables = importlib.util.module_from_spec(spec)
-    sys.modules["tables"] = tables
+    sys.modules["_tables"] = tables
     spec.loader.exec_module(tables)
-    assert tables.refreshed(README) == README, "run: python benchmarks/tables.py"
+    assert tables.refreshed(README) == README, "run: python benchmarks/_tables.py"

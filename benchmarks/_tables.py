@@ -1,4 +1,4 @@
-"""Writes the README's tables from `benchmarks/results/*.json`: python benchmarks/tables.py."""
+"""Writes the README's tables from `benchmarks/results/*.json`: python benchmarks/_tables.py."""
 
 from __future__ import annotations
 
