@@ -66,6 +66,7 @@ class PPO:
         self._adam = ShardedAdam(list(self.net.parameters()), twins, self._shards)
         self._generator = torch.Generator().manual_seed(setup.seed)
         self._act_generator = torch.Generator().manual_seed(setup.seed + 1)  # evaluating does not disturb training
+        self.nbytes = 16 * sum(p.numel() for p in self.net.parameters())  # weights, gradients, Adam's two moments
         self._steps = 0  # learnt from
 
     def initial(self, batch: int) -> Carry:

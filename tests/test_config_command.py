@@ -83,7 +83,7 @@ def test_check_prints_the_chain_and_the_memory_before_any_game_starts(agentctl: 
     assert "cell 8 x Discrete(180)" in rows["perception"]
     assert rows["memory"].split() == ["memory", "off"]
     assert "MiB" in rows["replay"]
-    assert told.out.splitlines()[-1].startswith("ok: game.yaml; replay and buffers take ")
+    assert told.out.splitlines()[-1].startswith("ok: game.yaml; its parts take ")
     assert not Path("started").exists()
 
 

@@ -121,4 +121,4 @@ def print_chain(chosen: Composition, *, as_json: bool) -> None:
         ["stage", "component", "memory", "spaces"],
         [[row.stage, row.name, size(row.nbytes), row.detail] for row in assembly.rows],
     )
-    print_text(f"ok: {chosen.document.path}; replay and buffers take {size(total_bytes(assembly.rows)) or 'nothing'}")
+    print_text(f"ok: {chosen.document.path}; its parts take {size(total_bytes(assembly.rows)) or 'nothing'}")
