@@ -2,12 +2,13 @@
 
 agentctl bench ppo-atari                      # ours, its parts, and the floor that the parts set
 agentctl bench ppo-atari --peer sb3           # and Stable-Baselines3's, in turn: A B A B
+agentctl bench ppo-atari --peer sheeprl       # and sheeprl's, which SHEEPRL_PYTHON of its own environment runs
 agentctl bench ppo-atari --precision          # and ours in float32
 
-Everywhere: 8 rows x 128 steps, 4 epochs of 4 minibatches of 256, the Nature CNN on 4 gray frames of 84 x 84, and
-ale-py's C++ emulators; these are faster than the peer's own, so it does better here than on its own page. Each window
-is a process of its own with OpenMP's idle threads asleep, which suits the peer and changes nothing for ours. One step
-is four emulator frames.
+Everywhere: 8 rows x 128 steps, 4 epochs of 4 minibatches of 256, the Nature CNN on 4 gray frames of 84 x 84. The
+windows of ours and of Stable-Baselines3 play on ale-py's C++ emulators, which are faster than the latter's own; sheeprl
+keeps its own. Each window is a process of its own with OpenMP's idle threads asleep, which suits the peers and changes
+nothing for ours. One step is four emulator frames.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +30,7 @@ from _results import Figure, Report
 BATCH, STEPS = 8, 128
 CYCLE = BATCH * STEPS
 WARM_UP = 2  # rollouts that are not counted
-GOALS = {"sb3": 2.4}
+GOALS = {"sb3": 2.4, "sheeprl": 2.0}
 
 Times = tuple[float, float]
 
@@ -46,7 +48,7 @@ def main() -> None:
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--peer", choices=sorted(GOALS), help="measure this too, in turn with ours")
+    made.add_argument("--peer", action="append", default=[], choices=sorted(GOALS), help="measure this too, in turn")
     made.add_argument("--precision", action="store_true", help="measure ours in float32 too, in turn")
     made.add_argument("--rounds", type=int, default=3, help="windows of each (default 3)")
     made.add_argument("--rollouts", type=int, default=8, help="rollouts of 1024 steps in a window (default 8)")
@@ -57,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> Report:
     """All windows in turn, and the figures they make."""
-    names = ["ours", *(["fp32"] if options.precision else []), *([options.peer] if options.peer else [])]
+    names = ["ours", *(["fp32"] if options.precision else []), *options.peer]
     windows: dict[str, list[dict[str, float]]] = {name: [] for name in (*names, "parts")}
     for _ in range(options.rounds):
         for name, found in windows.items():
@@ -188,7 +190,7 @@ def fastest(function: Callable[[], object], times: int) -> float:
     return min(taken[1:])
 
 
-# --- the peer ---------------------------------------------------------------------------------------------------------
+# --- the peers --------------------------------------------------------------------------------------------------------
 
 
 def sb3(rollouts: int) -> dict[str, float]:
@@ -245,13 +247,42 @@ def sb3_emulators() -> Any:
     return Emulators()
 
 
+def sheeprl(rollouts: int) -> dict[str, float]:
+    """sheeprl's PPO on the same network, by the difference of a short and a long run: it takes no stopwatch."""
+    short, long = (sheeprl_times(count) for count in (WARM_UP, WARM_UP + rollouts))
+    passed, worked = (later - sooner for sooner, later in zip(short, long, strict=True))
+    return {"second": rollouts * CYCLE / passed, "CPU-second": rollouts * CYCLE / worked}
+
+
+def sheeprl_times(rollouts: int) -> Times:
+    """What a whole run of it takes, its workers included."""
+    import resource
+
+    python = os.environ.get("SHEEPRL_PYTHON", sys.executable)
+    command = [python, "-m", "sheeprl", *SHEEPRL, f"algo.total_steps={rollouts * CYCLE}"]
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(command, cwd=folder, stdout=sys.stderr, check=True)
+    passed, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return passed, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+SHEEPRL = (
+    "exp=ppo_atari", "env.id=PongNoFrameskip-v4", f"env.num_envs={BATCH}", "env.grayscale=True",
+    "env.clip_rewards=True", "env.capture_video=False", f"algo.rollout_steps={STEPS}", "algo.update_epochs=4",
+    "algo.run_test=False", "algo.actor.mlp_layers=0", "algo.critic.mlp_layers=0", "num_threads=2",
+    "metric.log_level=0", "checkpoint.every=1000000000", "checkpoint.save_last=False",
+)  # fmt: skip
+
+
 MEASURES: dict[str, Callable[[int], dict[str, float]]] = {
     "ours": ours,
     "fp32": lambda rollouts: ours(rollouts, precision="fp32"),
     "parts": parts,
     "sb3": sb3,
+    "sheeprl": sheeprl,
 }
-TITLES = {"ours": "agentctl", "fp32": "agentctl in fp32", "sb3": "Stable-Baselines3"}
+TITLES = {"ours": "agentctl", "fp32": "agentctl in fp32", "sb3": "Stable-Baselines3", "sheeprl": "sheeprl"}
 
 if __name__ == "__main__":
     main()
