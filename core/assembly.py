@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -100,12 +101,16 @@ class Assembly:
         return {".".join(map(str, part.chosen.loc)): part for part in parts if isinstance(part, Guard)}
 
 
-def assemble(composition: Composition, batch: int | None = None) -> Assembly:
-    """Build every part. Raises ConfigError naming both stages when one cannot follow the other."""
+def assemble(composition: Composition, batch: int | None = None, folder: Path | None = None) -> Assembly:
+    """Build every part; ``folder``: of the run that trains them, if any.
+
+    Raises ConfigError naming both stages when one cannot follow the other.
+    """
     game_choice = composition.one("game")
     assert game_choice is not None
     rows: list[Row] = []
-    setup = Setup(batch=batch or game_choice.section.batch, seed=composition.settings.run.seed)  # type: ignore[attr-defined]
+    run = composition.settings.run
+    setup = Setup(batch=batch or game_choice.section.batch, seed=run.seed, folder=folder, save_every=run.cycle_steps)  # type: ignore[attr-defined]
     game: Game = build(composition, game_choice, setup)
     setup = replace(setup, space=game.observation_space, action_space=game.action_space)
     shows = f"{describe(game.observation_space, setup.batch)} -> {describe(game.action_space)}"

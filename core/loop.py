@@ -19,9 +19,10 @@ from agentctl.core.errors import ConfigError
 from agentctl.core.evaluate import Evaluator
 from agentctl.core.guard import Guard
 from agentctl.core.pipeline import cut_everywhere
+from agentctl.core.protocols import PrioritisedReplay
 from agentctl.core.run import Evaluation, Progress, Run
 from agentctl.core.standing import Standing, check_numbers, load_part
-from agentctl.core.types import Decision, Snapshot, Transition
+from agentctl.core.types import Batch, Decision, Snapshot, Transition
 
 LEARNT = ("policy", "world_model", "reward")
 """The parts that a failure leaves as they are; the others go back to the last checkpoint."""
@@ -198,10 +199,16 @@ class Loop:
         self.audience.stepped(seen)
 
     def _learn(self) -> None:
+        """From every batch that is due."""
+        replay = self.assembly.replay
+        while replay is not None and replay.ready():
+            batch = replay.sample()
+            self._learn_from(batch)
+            if batch.error is not None and isinstance(replay, PrioritisedReplay):
+                replay.reprioritise(batch)
+
+    def _learn_from(self, batch: Batch) -> None:
         parts = self.assembly
-        if parts.replay is None or not parts.replay.ready():
-            return
-        batch = parts.replay.sample()
         metrics = dict(parts.policy.learn(batch))
         if parts.pipeline.world_model is not None:
             metrics |= {f"world_model/{name}": value for name, value in parts.pipeline.world_model.learn(batch).items()}

@@ -7,6 +7,7 @@ row (no B); arrays always carry the leading B. Nothing random happens outside th
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from gymnasium import spaces
@@ -43,6 +44,8 @@ class Setup:
     batch: int = 1
     seed: int = 0
     world_model: WorldModel | None = None
+    folder: Path | None = None  # of the run, where a component may keep what is too large for every checkpoint
+    save_every: int = 0  # steps between two checkpoints
 
     def after(self, space: spaces.Dict) -> Setup:
         """The same setup for the stage that follows ``space``."""
@@ -200,3 +203,11 @@ class Replay(Protocol):
     def save(self) -> Snapshot: ...
 
     def load(self, snapshot: Snapshot) -> None: ...
+
+
+@runtime_checkable
+class PrioritisedReplay(Replay, Protocol):
+    """A replay that prefers what the policy was wrong about."""
+
+    def reprioritise(self, batch: Batch) -> None:
+        """Take note of ``batch.error``; the batch is one of its own, just learnt from."""

@@ -44,7 +44,7 @@ def train(composition: Composition, folder: Path | None, *, resume: Path | None 
     the checkpoint, report and summary are written before.
     """
     try:
-        assembly = trainable(composition)
+        assembly = trainable(composition, folder)
     except AgentctlError:
         discard(folder)
         raise
@@ -63,9 +63,9 @@ def train(composition: Composition, folder: Path | None, *, resume: Path | None 
     return run
 
 
-def trainable(composition: Composition) -> Assembly:
+def trainable(composition: Composition, folder: Path | None) -> Assembly:
     """The built parts. Raises ConfigError when nothing could be learnt from."""
-    assembly = assemble(composition)
+    assembly = assemble(composition, folder=folder)
     if assembly.replay is None:
         raise ConfigError(
             f"{composition.document.path}: training needs a replay; add e.g. replay: {{name: rollout, steps: 128}}"

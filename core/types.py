@@ -119,6 +119,9 @@ class Batch:
     next_state: Arrays  # after the last step, each (B, ...)
     final_index: Array  # int64 (K, 2): the (t, b) whose episode stopped there
     final_state: Arrays  # the states they stopped in, each (K, ...)
+    number: Array | None = None  # int64 (B,): what a replay that prioritises calls the samples
+    weight: Array | None = None  # float32 (B,): of each sample in the loss; None: all alike
+    error: Array | None = None  # float32 (B,): how wrong the policy found itself, which `learn` fills in for the replay
 
     def successors(self) -> dict[str, Array]:
         """The state after each step, each (T, B, ...): the next row's, or the final one where the episode stopped."""
