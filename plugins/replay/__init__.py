@@ -7,6 +7,17 @@ from agentctl.core.hooks import Component, hookimpl
 
 @hookimpl
 def agentctl_replays() -> list[Component]:
+    here = "agentctl.plugins.replay"
     return [
-        Component("rollout", "agentctl.plugins.replay.rollout:Rollout", "the last T steps, learnt from once (PPO, A2C)")
+        Component("rollout", f"{here}.rollout:Rollout", "the last T steps, learnt from once (PPO, A2C)"),
+        Component(
+            "uniform", f"{here}.uniform:Uniform", "the last steps, all equally likely (DQN)", ("lz4",), extra="replay"
+        ),
+        Component(
+            "prioritized",
+            f"{here}.prioritized:Prioritized",
+            "the last steps, the surprising ones more likely (Rainbow)",
+            ("numba", "lz4"),
+            extra="replay",
+        ),
     ]
