@@ -13,7 +13,8 @@ from gymnasium import spaces
 from gymnasium.vector.utils import batch_space
 
 from agentctl.agents.blocks import LSTM, Categoricals, Gaussian, Pixels
-from agentctl.agents.ppo import PPO, clipped_objective, explained_variance, gae, value_error
+from agentctl.agents.on_policy import explained_variance, gae
+from agentctl.agents.ppo import PPO, clipped_objective, value_error
 from agentctl.agents.random import RandomPolicy
 from agentctl.core.nn.adam import ShardedAdam
 from agentctl.core.nn.shards import Shards
