@@ -19,6 +19,20 @@ def agentctl_policies() -> list[Component]:
             extra="torch",
         ),
         Component(
+            name="a2c",
+            target="agentctl.agents.a2c:A2C",
+            summary="advantage actor-critic (Mnih 2016), synchronous, on pixels or numbers",
+            requires=("torch",),
+            extra="torch",
+        ),
+        Component(
+            name="dqn",
+            target="agentctl.agents.dqn:DQN",
+            summary="deep Q-networks (Mnih 2015), up to Rainbow (Hessel 2018)",
+            requires=("torch",),
+            extra="torch",
+        ),
+        Component(
             "dyna_q", "agentctl.agents.dyna_q:DynaQ", "tabular Q-learning that plans in a learned model (Sutton 1990)"
         ),
     ]

@@ -6,7 +6,7 @@ Shape key: N samples, T steps of N sequences, F features, A logits.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import TypeVar
 
@@ -38,10 +38,10 @@ def is_image(space: spaces.Space[object]) -> bool:
     return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) in (2, 3, 4)
 
 
-class Pixels(nn.Module):
-    """The convolutions of Mnih et al. (2015) over any height and width; 3x3 filters below 36 pixels.
+class Convolutions(nn.Module):
+    """Those of Mnih et al. (2015) over any height and width; 3x3 filters below 36 pixels.
 
-    Takes uint8 (N, H, W), (N, S, H, W), (N, H, W, 3) or (N, S, H, W, 3), S stacked frames; gives (N, 512 * width).
+    Takes uint8 (N, H, W), (N, S, H, W), (N, H, W, 3) or (N, S, H, W, 3), S stacked frames; gives (N, features).
     """
 
     def __init__(self, shape: Sequence[int], width: float = 1.0) -> None:
@@ -57,13 +57,10 @@ class Pixels(nn.Module):
         ]
         rest = [module for layer in others for module in (nn.ReLU(inplace=True), layer)]
         self.others = nn.Sequential(*rest, nn.ReLU(inplace=True), nn.Flatten())
-        self.features = max(1, round(512 * width))
-        self.linear = orthogonal(nn.Linear(self._convolve(frames).shape[1], self.features))
+        with torch.no_grad():
+            self.features = Convolutions.forward(self, frames).shape[1]
 
     def forward(self, frames: Tensor) -> Tensor:
-        return F.relu(self.linear(self._convolve(frames))).float()
-
-    def _convolve(self, frames: Tensor) -> Tensor:
         first = self.first
         dtype = first.weight.dtype
         learning = torch.is_grad_enabled() and dtype == torch.float32  # float32 gradients are 12 % faster this way
@@ -79,6 +76,18 @@ class Pixels(nn.Module):
         return frames.unsqueeze(1) if frames.ndim == 3 else frames.flatten(1, -3)
 
 
+class Pixels(Convolutions):
+    """Convolutions and the layer after them: gives float32 (N, 512 * width)."""
+
+    def __init__(self, shape: Sequence[int], width: float = 1.0) -> None:
+        super().__init__(shape, width)
+        inputs, self.features = self.features, max(1, round(512 * width))
+        self.linear = orthogonal(nn.Linear(inputs, self.features))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return F.relu(self.linear(super().forward(frames))).float()
+
+
 NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # filters, kernel, stride
 SMALL = ((16, 3, 1), (32, 3, 1))
 
@@ -92,11 +101,16 @@ def _channels_first(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 class Numbers(nn.Module):
-    """An MLP over everything that is not an image: boxes flattened, choices one-hot. Gives (N, hidden[-1])."""
+    """An MLP over everything that is not an image: boxes flattened, choices one-hot. Gives (N, features)."""
 
-    def __init__(self, space: Mapping[str, spaces.Space[object]], hidden: Sequence[int]) -> None:
+    def __init__(
+        self,
+        space: Mapping[str, spaces.Space[object]],
+        hidden: Sequence[int],
+        activation: Callable[[Tensor], Tensor] = torch.tanh,
+    ) -> None:
         super().__init__()
-        self._space = dict(space)
+        self._space, self._activation = dict(space), activation
         widths = [sum(_flat_size(key, part) for key, part in space.items()), *hidden]
         self.layers = nn.ModuleList(orthogonal(nn.Linear(a, b)) for a, b in pairwise(widths))
         self.features = widths[-1]
@@ -104,7 +118,7 @@ class Numbers(nn.Module):
     def forward(self, state: State) -> Tensor:
         x = torch.cat([_flat(state[key], part) for key, part in self._space.items()], dim=1)
         for layer in self.layers:
-            x = torch.tanh(layer(x))
+            x = self._activation(layer(x))
         return x
 
 

@@ -39,6 +39,10 @@ CARTPOLE = (
     "configs/gym/cartpole.yaml", "-s", "game.batch=4", "-s", "policy.lstm=8", "-s", "replay.steps=24", "-s",
     "policy.minibatches=2", "-s", "run.steps=2400", "-s", "run.cycle_steps=400", "-s", "evaluation.episodes=2",
 )  # fmt: skip
+RAINBOW = (
+    "configs/gym/cartpole-rainbow.yaml", "-s", "replay.capacity=300", "-s", "replay.warmup=100", "-s",
+    "replay.batch_size=8", "-s", "run.steps=2000", "-s", "run.cycle_steps=200", "-s", "evaluation.episodes=2",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -46,6 +50,7 @@ CARTPOLE = (
     [
         pytest.param(TOY, 3, 0.3, id="toy: saves its state; world model, memory, rewards"),
         pytest.param(PONG, 1, 0.5, id="Pong: cannot save its state; PPO in torch"),
+        pytest.param(RAINBOW, 3, 0.4, id="CartPole: Rainbow; a replay in files that goes round"),
         pytest.param(PONG, 4, 0.5, id="Pong, killed often", marks=pytest.mark.slow),
         pytest.param(CARTPOLE, 2, 0.5, id="CartPole: cannot save its state; recurrent PPO", marks=pytest.mark.slow),
     ],

@@ -1,0 +1,128 @@
+"""Q-networks: what value-based agents make of a state, with dueling streams and noisy layers where asked for.
+
+Shape key: N samples, A actions, Z outputs per action, F features.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from agentctl.agents.blocks import MASK, Convolutions, Numbers, is_image
+
+
+class QNetwork(nn.Module):
+    """Convolutions for images and an MLP for numbers, then one stream of two layers, or two (dueling)."""
+
+    def __init__(
+        self,
+        space: spaces.Dict,
+        sizes: tuple[int, int],
+        hidden: Sequence[int],
+        width: float,
+        *,
+        dueling: bool,
+        noise: float,
+    ) -> None:
+        """``sizes``: A and Z. ``hidden``: of the MLP, the last one of each stream. ``noise``: 0 for none."""
+        super().__init__()
+        seen = {key: part for key, part in space.spaces.items() if key != MASK}
+        images = {key: part for key, part in seen.items() if is_image(part)}
+        numbers = {key: part for key, part in seen.items() if key not in images}
+        if not seen:
+            raise ValueError("policy: the state is empty: switch a perception on, or give the policy something to see")
+        self.sees_images = bool(images)
+        self._images, self._sizes = list(images), sizes
+        self.convolutions = nn.ModuleList([Convolutions(part.shape or (), width) for part in images.values()])
+        self.numbers = Numbers(numbers, hidden[:-1], F.relu) if numbers else None
+        inputs = sum(int(part.features) for part in (*self.convolutions, *([self.numbers] if self.numbers else [])))
+        actions, outputs = sizes
+        ends = [actions * outputs, *([outputs] if dueling else [])]
+        self.hidden = nn.ModuleList([linear(inputs, hidden[-1], noise) for _ in ends])
+        self.out = nn.ModuleList([linear(hidden[-1], end, noise) for end in ends])
+
+    def forward(self, state: Mapping[str, Tensor]) -> Tensor:
+        """float32 (N, A, Z)."""
+        parts = [encoder(state[key]) for key, encoder in zip(self._images, self.convolutions, strict=True)]
+        if self.numbers is not None:
+            parts.append(self.numbers(state))
+        x = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        x = x.to(next(self.hidden.parameters()).dtype)
+        streams = [out(F.relu(hidden(x)).float()) for hidden, out in zip(self.hidden, self.out, strict=True)]
+        actions, outputs = self._sizes
+        advantage: Tensor = streams[0].reshape(-1, actions, outputs)
+        if len(streams) == 1:
+            return advantage
+        value: Tensor = streams[1].unsqueeze(1)
+        return value + advantage - advantage.mean(1, keepdim=True)
+
+    def noisy(self) -> Iterator[NoisyLinear]:
+        return (module for module in self.modules() if isinstance(module, NoisyLinear))
+
+    def draw_noise(self, generator: torch.Generator) -> None:
+        for layer in self.noisy():
+            layer.draw_noise(generator)
+
+    def silence(self) -> None:
+        """Use the means alone."""
+        for layer in self.noisy():
+            layer.silence()
+
+
+def lowered(net: QNetwork, dtype: torch.dtype) -> QNetwork:
+    """A copy that computes in ``dtype`` up to its outputs; the network itself when that is what it does."""
+    if dtype == torch.float32 or not net.sees_images:
+        return net
+    copied = copy.deepcopy(net)
+    for module in (copied.convolutions, copied.hidden):
+        module.to(dtype)
+    return copied
+
+
+class NoisyLinear(nn.Module):
+    """A linear layer with factorised noise on its weights (Fortunato et al. 2018, https://arxiv.org/abs/1706.10295).
+
+    The noise is applied to inputs and outputs, W x = mu x + e_out * (sigma (e_in * x)): no matrix of noise is made.
+    """
+
+    def __init__(self, inputs: int, outputs: int, std: float) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(inputs)
+        self.mean = nn.Linear(inputs, outputs)
+        self.sigma = nn.Linear(inputs, outputs)
+        for parameter in self.mean.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+        nn.init.constant_(self.sigma.weight, std * bound)
+        nn.init.constant_(self.sigma.bias, std / math.sqrt(outputs))
+        self._noise: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean: Tensor = self.mean(x)
+        if self._noise is None:
+            return mean
+        noise_in, noise_out = self._noise
+        return mean + noise_out * (F.linear(x * noise_in, self.sigma.weight) + self.sigma.bias)
+
+    def draw_noise(self, generator: torch.Generator) -> None:
+        weight = self.mean.weight
+        outputs, inputs = weight.shape
+        noise_in, noise_out = (_signed_root(torch.randn(n, generator=generator)).to(weight) for n in (inputs, outputs))
+        self._noise = noise_in, noise_out
+
+    def silence(self) -> None:
+        self._noise = None
+
+
+def linear(inputs: int, outputs: int, noise: float) -> nn.Module:
+    """With torch's own initial weights, as the published agents have them."""
+    return NoisyLinear(inputs, outputs, noise) if noise else nn.Linear(inputs, outputs)
+
+
+def _signed_root(x: Tensor) -> Tensor:
+    return x.sign() * x.abs().sqrt()
