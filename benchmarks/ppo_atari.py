@@ -26,20 +26,19 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from _results import Figure, Report
+from _results import Report
+from _turns import Rates, Times, add_floor, compare, fastest, now, rates, windows_in_turn
 
 BATCH, STEPS = 8, 128
 CYCLE = BATCH * STEPS
 WARM_UP = 2  # rollouts that are not counted
 GOALS = {"sb3": 2.4, "sb3-vector": 2.4, "sheeprl": 2.0}
 
-Times = tuple[float, float]
-
 
 def main() -> None:
     options = parser().parse_args()
     if options.measure:
-        print(json.dumps(MEASURES[options.measure](options.rollouts)))
+        print(json.dumps(MEASURES[options.measure](options.length)))
         return
     report = run(options)
     path = report.write()
@@ -52,7 +51,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--peer", action="append", default=[], choices=sorted(GOALS), help="measure this too, in turn")
     made.add_argument("--precision", action="store_true", help="measure ours in float32 too, in turn")
     made.add_argument("--rounds", type=int, default=3, help="windows of each (default 3)")
-    made.add_argument("--rollouts", type=int, default=8, help="rollouts of 1024 steps in a window (default 8)")
+    made.add_argument(
+        "--length", "--rollouts", type=int, default=8, help="rollouts of 1024 steps in a window (default 8)"
+    )
     made.add_argument("--json", action="store_true", help="print the result file as the last line")
     made.add_argument("--measure", choices=sorted(MEASURES), help=argparse.SUPPRESS)  # what a window's process does
     return made
@@ -61,53 +62,17 @@ def parser() -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> Report:
     """All windows in turn, and the figures they make."""
     names = ["ours", *(["fp32"] if options.precision else []), *options.peer]
-    windows: dict[str, list[dict[str, float]]] = {name: [] for name in (*names, "parts")}
-    for _ in range(options.rounds):
-        for name, found in windows.items():
-            found.append(window(name, options.rollouts))
+    windows = windows_in_turn(__file__, [*names, "parts"], options.rounds, options.length)
     report = Report("ppo-atari")
-    for per, goals in (("second", GOALS), ("CPU-second", {})):
-        rates = {name: [found[per] for found in windows[name]] for name in names}
-        for name, values in rates.items():
-            report.add(spread(TITLES[name], values, f"steps/{per}"))
-        for name in names[1:]:
-            ratios = [ours / other for ours, other in zip(rates["ours"], rates[name], strict=True)]
-            goal = (">=", goals[name]) if name in goals else None
-            report.add(spread(f"{TITLES['ours']} / {TITLES[name]}, per {per}", ratios, "ratio", goal=goal))
-    add_floor(report, windows["parts"], statistics.median(found["second"] for found in windows["ours"]))
+    compare(report, windows, {name: TITLES[name] for name in names}, GOALS)
+    add_floor(report, windows["parts"], CYCLE, statistics.median(found["second"] for found in windows["ours"]))
     return report
-
-
-def add_floor(report: Report, parts: list[dict[str, float]], rate: float) -> None:
-    """What each part takes alone, their sum, and how far the whole is from it."""
-    alone = {name: statistics.median(part[name] for part in parts) for name in parts[0]}
-    for name in alone:
-        report.add(spread(f"{name} alone, 1024 steps", [part[name] for part in parts], "s"))
-    floor = CYCLE / sum(alone.values())
-    report.add(Figure("floor: the parts one after the other", floor, "steps/s"))
-    report.add(Figure("gap: time spent on anything else", 100 * (1 - rate / floor), "%"))
-
-
-def spread(name: str, values: list[float], unit: str, goal: tuple[str, float] | None = None) -> Figure:
-    """The median, with the lowest and highest window as its interval."""
-    return Figure(name, statistics.median(values), unit, goal=goal, interval=(min(values), max(values)))
-
-
-def window(name: str, rollouts: int) -> dict[str, float]:
-    """Measure in a fresh process."""
-    command = [sys.executable, __file__, "--measure", name, "--rollouts", str(rollouts)]
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise SystemExit(f"{' '.join(command)} failed with {done.returncode}:\n{done.stderr}")
-    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return figures
 
 
 # --- ours -------------------------------------------------------------------------------------------------------------
 
 
-def ours(rollouts: int, **policy: Any) -> dict[str, float]:
+def ours(rollouts: int, **policy: Any) -> Rates:
     """The framework's own loop, as `agentctl run configs/atari/pong.yaml` has it, without files."""
     from agentctl.core.loop import Loop
     from agentctl.core.run import Observer, Progress, Run
@@ -142,20 +107,13 @@ def pong(rollouts: int, **policy: Any) -> Any:
     return assemble(compose_document(Document(None, data), Switches()))
 
 
-def now() -> Times:
-    """Seconds that passed, and that the processor worked for this process."""
-    return time.perf_counter(), time.process_time()
-
-
-def rate_of(times: list[Times]) -> dict[str, float]:
-    """Steps between the ends of the first and the last counted rollout, per second of either kind."""
+def rate_of(times: list[Times]) -> Rates:
+    """Of the steps between the ends of the first and the last counted rollout."""
     counted = times[WARM_UP - 1 :]
-    steps = CYCLE * (len(counted) - 1)
-    passed, worked = (last - first for first, last in zip(counted[0], counted[-1], strict=True))
-    return {"second": steps / passed, "CPU-second": steps / worked}
+    return rates(CYCLE * (len(counted) - 1), counted[0], counted[-1])
 
 
-def parts(rollouts: int) -> dict[str, float]:
+def parts(rollouts: int) -> Rates:
     """Seconds per 1024 steps of the emulation, the policy's actions and its learning, each alone and warm."""
     from agentctl.core.types import Transition
 
@@ -181,20 +139,10 @@ def parts(rollouts: int) -> dict[str, float]:
     }
 
 
-def fastest(function: Callable[[], object], times: int) -> float:
-    """Seconds of the best of a few calls after one that is not counted: a floor is what can be reached."""
-    taken = []
-    for _ in range(1 + min(times, 4)):
-        began = time.perf_counter()
-        function()
-        taken.append(time.perf_counter() - began)
-    return min(taken[1:])
-
-
 # --- the peers --------------------------------------------------------------------------------------------------------
 
 
-def sb3(rollouts: int) -> dict[str, float]:
+def sb3(rollouts: int) -> Rates:
     """Stable-Baselines3's PPO as its zoo runs it."""
     import ale_py  # noqa: F401  registers the games
     from stable_baselines3.common.env_util import make_atari_env
@@ -203,11 +151,11 @@ def sb3(rollouts: int) -> dict[str, float]:
     return sb3_rate(rollouts, VecFrameStack(make_atari_env("PongNoFrameskip-v4", BATCH, seed=0), 4))
 
 
-def sb3_vector(rollouts: int) -> dict[str, float]:
+def sb3_vector(rollouts: int) -> Rates:
     return sb3_rate(rollouts, sb3_emulators())
 
 
-def sb3_rate(rollouts: int, emulators: Any) -> dict[str, float]:
+def sb3_rate(rollouts: int, emulators: Any) -> Rates:
     """With the settings of its zoo for Atari."""
     from stable_baselines3 import PPO
     from stable_baselines3.common.callbacks import BaseCallback
@@ -261,11 +209,10 @@ def sb3_emulators() -> Any:
     return Emulators()
 
 
-def sheeprl(rollouts: int) -> dict[str, float]:
+def sheeprl(rollouts: int) -> Rates:
     """sheeprl's PPO on the same network, by the difference of a short and a long run: it takes no stopwatch."""
     short, long = (sheeprl_times(count) for count in (WARM_UP, WARM_UP + rollouts))
-    passed, worked = (later - sooner for sooner, later in zip(short, long, strict=True))
-    return {"second": rollouts * CYCLE / passed, "CPU-second": rollouts * CYCLE / worked}
+    return rates(rollouts * CYCLE, short, long)
 
 
 def sheeprl_times(rollouts: int) -> Times:
@@ -289,7 +236,7 @@ SHEEPRL = (
 )  # fmt: skip
 
 
-MEASURES: dict[str, Callable[[int], dict[str, float]]] = {
+MEASURES: dict[str, Callable[[int], Rates]] = {
     "ours": ours,
     "fp32": lambda rollouts: ours(rollouts, precision="fp32"),
     "parts": parts,

@@ -1,0 +1,84 @@
+"""Measuring several programs in turn, A B A B, each window in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from _results import Figure, Report
+
+Times = tuple[float, float]
+Rates = dict[str, float]
+
+
+def now() -> Times:
+    """Seconds that passed, and that the processor worked for this process."""
+    return time.perf_counter(), time.process_time()
+
+
+def rates(steps: int, first: Times, last: Times) -> Rates:
+    """Steps per second of either kind."""
+    passed, worked = (later - sooner for sooner, later in zip(first, last, strict=True))
+    return {"second": steps / passed, "CPU-second": steps / worked}
+
+
+def windows_in_turn(script: str, names: list[str], rounds: int, length: int) -> dict[str, list[Rates]]:
+    """What ``python script --measure NAME --length N`` prints last, for each name, ``rounds`` times in turn."""
+    found: dict[str, list[Rates]] = {name: [] for name in names}
+    for _ in range(rounds):
+        for name in names:
+            found[name].append(window([sys.executable, script, "--measure", name, "--length", str(length)]))
+    return found
+
+
+def window(command: list[str]) -> Rates:
+    """Measure in a fresh process, with OpenMP's idle threads asleep."""
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(command)} failed with {done.returncode}:\n{done.stderr}")
+    figures: Rates = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def compare(report: Report, windows: dict[str, list[Rates]], titles: dict[str, str], goals: dict[str, float]) -> None:
+    """Every program's rates, and how much faster the first is than each other, window by window."""
+    ours, *others = titles
+    for per in ("second", "CPU-second"):
+        by_name = {name: [rate[per] for rate in windows[name]] for name in titles}
+        for name, values in by_name.items():
+            report.add(spread(titles[name], values, f"steps/{per}"))
+        for name in others:
+            ratios = [mine / other for mine, other in zip(by_name[ours], by_name[name], strict=True)]
+            goal = (">=", goals[name]) if name in goals and per == "second" else None
+            report.add(spread(f"{titles[ours]} / {titles[name]}, per {per}", ratios, "ratio", goal=goal))
+
+
+def add_floor(report: Report, parts: list[Rates], steps: int, rate: float) -> None:
+    """What each part takes alone for so many steps, their sum, and how far the whole is from it."""
+    alone = {name: statistics.median(part[name] for part in parts) for name in parts[0]}
+    for name in alone:
+        report.add(spread(f"{name} alone, {steps} steps", [part[name] for part in parts], "s"))
+    floor = steps / sum(alone.values())
+    report.add(Figure("floor: the parts one after the other", floor, "steps/s"))
+    report.add(Figure("gap: time spent on anything else", 100 * (1 - rate / floor), "%"))
+
+
+def spread(name: str, values: list[float], unit: str, goal: tuple[str, float] | None = None) -> Figure:
+    """The median, with the lowest and highest window as its interval."""
+    return Figure(name, statistics.median(values), unit, goal=goal, interval=(min(values), max(values)))
+
+
+def fastest(function: Callable[[], object], times: int) -> float:
+    """Seconds of the best of a few calls after one that is not counted: a floor is what can be reached."""
+    taken = []
+    for _ in range(1 + min(times, 4)):
+        began = time.perf_counter()
+        function()
+        taken.append(time.perf_counter() - began)
+    return min(taken[1:])
