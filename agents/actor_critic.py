@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from agentctl.agents.blocks import LSTM, MASK, Distribution, Encoder, head_for, orthogonal
+from agentctl.agents.blocks import LSTM, MASK, Distribution, Encoder, head_for
+from agentctl.agents.vision import VisionName, orthogonal
 from agentctl.core.protocols import Setup
 
 Tensors = Mapping[str, Tensor]
@@ -27,12 +28,12 @@ class Opinion:
 class ActorCritic(nn.Module):
     """Images are read by one network for both; numbers by one each, unless an LSTM follows."""
 
-    def __init__(self, setup: Setup, hidden: tuple[int, ...], width: float, lstm: int) -> None:
+    def __init__(self, setup: Setup, hidden: tuple[int, ...], vision: VisionName, width: float, lstm: int) -> None:
         super().__init__()
-        self.encoder = Encoder(setup.space, hidden, width)
+        self.encoder = Encoder(setup.space, hidden, vision, width)
         self.sees_images = len(self.encoder.pixels) > 0
         shared = self.sees_images or lstm > 0
-        self.critic_encoder = None if shared else Encoder(setup.space, hidden, width)
+        self.critic_encoder = None if shared else Encoder(setup.space, hidden, vision, width)
         self.lstm = LSTM(self.encoder.features, lstm) if lstm else None
         features = lstm or self.encoder.features
         self.policy = head_for(setup.action_space, features)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,88 +15,21 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from agentctl.agents.vision import Pixels, VisionName, orthogonal
 from agentctl.core.types import Array
 
 MASK = "action_mask"  # the one state that is not seen but obeyed: nonzero where a choice is legal
 State = Mapping[str, Tensor]
 
 
-Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
-
-
-def orthogonal(layer: Layer, gain: float = math.sqrt(2)) -> Layer:
-    """``layer`` with orthogonal weights and no bias."""
-    nn.init.orthogonal_(layer.weight, gain)
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)
-    return layer
+def legal(values: Tensor, state: State) -> Tensor:
+    """``values`` (N, A), as low as can be where the state's mask forbids an action."""
+    return values.masked_fill(state[MASK] == 0, -torch.inf) if MASK in state else values
 
 
 def is_image(space: spaces.Space[object]) -> bool:
     """uint8 with at least two axes that a filter can slide over."""
     return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) in (2, 3, 4)
-
-
-class Convolutions(nn.Module):
-    """Those of Mnih et al. (2015) over any height and width; 3x3 filters below 36 pixels.
-
-    Takes uint8 (N, H, W), (N, S, H, W), (N, H, W, 3) or (N, S, H, W, 3), S stacked frames; gives (N, features).
-    """
-
-    def __init__(self, shape: Sequence[int], width: float = 1.0) -> None:
-        super().__init__()
-        self._order = _channels_first(shape)
-        frames = torch.zeros(1, *shape, dtype=torch.uint8)
-        channels, height, image_width = self._planes(frames).shape[1:]
-        layers = NATURE if min(height, image_width) >= 36 else SMALL
-        widths = [channels, *(max(1, round(layer[0] * width)) for layer in layers)]
-        self.first, *others = [
-            orthogonal(nn.Conv2d(inside, outside, kernel, stride, kernel // 2 if layers is SMALL else 0))
-            for (inside, outside), (_, kernel, stride) in zip(pairwise(widths), layers, strict=True)
-        ]
-        rest = [module for layer in others for module in (nn.ReLU(inplace=True), layer)]
-        self.others = nn.Sequential(*rest, nn.ReLU(inplace=True), nn.Flatten())
-        with torch.no_grad():
-            self.features = Convolutions.forward(self, frames).shape[1]
-
-    def forward(self, frames: Tensor) -> Tensor:
-        first = self.first
-        dtype = first.weight.dtype
-        learning = torch.is_grad_enabled() and dtype == torch.float32  # float32 gradients are 12 % faster this way
-        layout = torch.channels_last if learning else torch.contiguous_format
-        x = self._planes(frames).to(dtype, memory_format=layout)
-        x = F.conv2d(x, first.weight / 255, first.bias, first.stride, first.padding)  # as if of pixels / 255
-        features: Tensor = self.others(x)
-        return features
-
-    def _planes(self, frames: Tensor) -> Tensor:
-        """(N, C, H, W): colours and stacked frames as channels."""
-        frames = frames.permute(self._order)
-        return frames.unsqueeze(1) if frames.ndim == 3 else frames.flatten(1, -3)
-
-
-class Pixels(Convolutions):
-    """Convolutions and the layer after them: gives float32 (N, 512 * width)."""
-
-    def __init__(self, shape: Sequence[int], width: float = 1.0) -> None:
-        super().__init__(shape, width)
-        inputs, self.features = self.features, max(1, round(512 * width))
-        self.linear = orthogonal(nn.Linear(inputs, self.features))
-
-    def forward(self, frames: Tensor) -> Tensor:
-        return F.relu(self.linear(super().forward(frames))).float()
-
-
-NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # filters, kernel, stride
-SMALL = ((16, 3, 1), (32, 3, 1))
-
-
-def _channels_first(shape: Sequence[int]) -> tuple[int, ...]:
-    """How to permute (N, *shape) so that height and width come last."""
-    if len(shape) == 2 or (len(shape) == 3 and shape[-1] not in (1, 3)):
-        return tuple(range(len(shape) + 1))
-    axes = tuple(range(len(shape) + 1))
-    return (*axes[:-3], axes[-1], axes[-3], axes[-2])
 
 
 class Numbers(nn.Module):
@@ -147,14 +79,14 @@ def _flat(values: Tensor, space: spaces.Space[object]) -> Tensor:
 class Encoder(nn.Module):
     """State -> features: one network per image, one for all the numbers, joined. ``action_mask`` is left out."""
 
-    def __init__(self, space: spaces.Dict, hidden: Sequence[int], width: float) -> None:
+    def __init__(self, space: spaces.Dict, hidden: Sequence[int], vision: VisionName, width: float) -> None:
         super().__init__()
         seen = {key: part for key, part in space.spaces.items() if key != MASK}
         if not seen:
             raise ValueError("policy: the state is empty: switch a perception on, or give the policy something to see")
         numbers = {key: part for key, part in seen.items() if not is_image(part)}
         self._images = [key for key in seen if key not in numbers]
-        pixels = [Pixels(seen[key].shape or (), width) for key in self._images]
+        pixels = [Pixels(seen[key].shape or (), vision, width) for key in self._images]
         self.pixels = nn.ModuleList(pixels)
         self.numbers = Numbers(numbers, hidden) if numbers else None
         self.features = sum(encoder.features for encoder in pixels) + (self.numbers.features if self.numbers else 0)
@@ -259,7 +191,8 @@ class Choices(nn.Module):
     def __init__(self, features: int, space: spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary) -> None:
         super().__init__()
         self._space = space
-        self.sizes, self._start = _choices(space)
+        self.sizes, self.start = _choices(space)
+        self.single = isinstance(space, spaces.Discrete)
         self.logits = orthogonal(nn.Linear(features, sum(self.sizes)), 0.01)
 
     def forward(self, features: Tensor, mask: Tensor | None) -> Categoricals:
@@ -267,8 +200,8 @@ class Choices(nn.Module):
 
     def action(self, choice: Array) -> Array:
         """What the game takes: (N,) for Discrete, else (N, n), in the space's dtype."""
-        action = (choice + self._start).astype(self._space.dtype)
-        return action[:, 0] if isinstance(self._space, spaces.Discrete) else action
+        action = (choice + self.start).astype(self._space.dtype)
+        return action[:, 0] if self.single else action
 
 
 def _choices(space: spaces.Space[object]) -> tuple[list[int], Array]:
@@ -290,9 +223,9 @@ class Continuous(nn.Module):
         super().__init__()
         assert len(space.shape) == 1, space
         bounded = space.is_bounded("both")
-        self._middle = (space.high + space.low) / 2 if bounded else np.zeros(space.shape, np.float32)
-        self._reach = (space.high - space.low) / 2 if bounded else np.ones(space.shape, np.float32)
-        self._space = space
+        self.middle = (space.high + space.low) / 2 if bounded else np.zeros(space.shape, np.float32)
+        self.reach = (space.high - space.low) / 2 if bounded else np.ones(space.shape, np.float32)
+        self.space = space
         self.mean = orthogonal(nn.Linear(features, space.shape[0]), 0.01)
         self.log_std = nn.Parameter(torch.zeros(space.shape[0]))
 
@@ -302,8 +235,8 @@ class Continuous(nn.Module):
 
     def action(self, choice: Array) -> Array:
         """(N, n) in the space's dtype and within its bounds."""
-        space = self._space
-        return np.clip(self._middle + self._reach * choice, space.low, space.high).astype(space.dtype)
+        space = self.space
+        return np.clip(self.middle + self.reach * choice, space.low, space.high).astype(space.dtype)
 
 
 Head = Choices | Continuous

@@ -12,8 +12,11 @@ followed, by a slower copy of the network. Multi-step returns come with a replay
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -22,9 +25,11 @@ from gymnasium import spaces
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
-from agentctl.agents.blocks import MASK
+from agentctl.agents.blocks import MASK, legal
+from agentctl.agents.onnx import GreedyValues, example, write_onnx
 from agentctl.agents.q_network import QNetwork, lowered
 from agentctl.agents.value_distributions import Histogram, Mean, Quantiles
+from agentctl.agents.vision import Convolutions, VisionName
 from agentctl.core.nn.adam import ShardedAdam
 from agentctl.core.nn.arrays import to_array, to_tensor
 from agentctl.core.nn.memory import keep_freed_memory
@@ -58,6 +63,9 @@ class DQN:
         hidden: tuple[PositiveInt, ...] = Field(
             (512,), min_length=1, description="layers; the last one is each stream's"
         )
+        vision: VisionName = Field(
+            "nature", description="what reads images: Mnih et al. 2015, or IMPALA's residual one"
+        )
         width: float = Field(1.0, gt=0, description="multiplies the filters of the convolutions")
         precision: Precision = Field("auto", description="of images' layers; auto: bf16 where the hardware has it")
         device: Device = Field("auto", description="auto: the GPU if there is one")
@@ -72,7 +80,7 @@ class DQN:
     def __init__(self, config: Config, setup: Setup) -> None:
         if not isinstance(setup.action_space, spaces.Discrete):
             raise ValueError(f"dqn chooses one of n actions, not from {setup.action_space}; `ppo` can")
-        self._config, self._space = config, setup.action_space
+        self._config, self._seen, self._space = config, setup.space, setup.action_space
         self._device = device_of(config.device)
         self.distribution = returns_of(config).to(self._device)
         self._actions = int(setup.action_space.n)
@@ -155,9 +163,16 @@ class DQN:
         self._adam.refresh()
         copy_weights(self.target, self._fast_target)
 
+    def export_onnx(self, path: Path, about: Mapping[str, str]) -> None:
+        """Inputs: the state. Outputs: ``action`` (B,) without chance or noise, ``value`` (B, A)."""
+        inputs = example(self._seen)
+        self.net.silence()
+        write_onnx(path, GreedyValues(self.net, self.distribution, self._space, list(inputs)), inputs, about)
+
     def _network(self, setup: Setup) -> QNetwork:
         config, sizes = self._config, (self._actions, self.distribution.outputs)
-        made = QNetwork(setup.space, sizes, config.hidden, config.width, dueling=config.dueling, noise=config.noisy)
+        convolutions = partial(Convolutions, vision=config.vision, width=config.width)
+        made = QNetwork(setup.space, sizes, config.hidden, convolutions, dueling=config.dueling, noise=config.noisy)
         return made.to(self._device)
 
     def _threads(self) -> int:
@@ -264,11 +279,6 @@ def n_step(batch: Batch, gamma: float) -> Returns:
     for key, array in batch.final_state.items():
         state[key][batch.final_index[final, 1]] = array[final]
     return Returns(reward, discount, state)
-
-
-def legal(values: Tensor, state: dict[str, Tensor]) -> Tensor:
-    """``values`` (N, A), as low as can be where the state's mask forbids an action."""
-    return values.masked_fill(state[MASK] == 0, -torch.inf) if MASK in state else values
 
 
 def slices(count: int, parts: int) -> list[slice]:

@@ -5,7 +5,9 @@ Shape key: T steps of B rows; N sequences to learn from: B of T steps with an LS
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,6 +16,8 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from agentctl.agents.actor_critic import ActorCritic, Opinion, lowered
+from agentctl.agents.onnx import ROWS, GreedyActor, example, write_onnx
+from agentctl.agents.vision import VisionName
 from agentctl.core.nn.arrays import to_array, to_arrays, to_tensor, to_tensors
 from agentctl.core.nn.precision import Device, Precision, device_of, dtype_of, usable_cores
 from agentctl.core.nn.shards import Shards, one_core
@@ -26,6 +30,7 @@ class ActorConfig(BaseConfig):
     """How an on-policy agent sees, computes and plays."""
 
     hidden: tuple[PositiveInt, ...] = Field((64, 64), min_length=1, description="layers that read numbers")
+    vision: VisionName = Field("nature", description="what reads images: Mnih et al. 2015, or IMPALA's residual one")
     width: float = Field(1.0, gt=0, description="multiplies the filters and features of the image network")
     lstm: int = Field(0, ge=0, description="size of the recurrent layer; 0: none")
     precision: Precision = Field("auto", description="of convolutions; auto: bf16 where the hardware has it")
@@ -38,11 +43,11 @@ class Actor:
     """A network that acts and explores. ``fast`` is what computes: ``net`` itself, or its copy in another format."""
 
     def __init__(self, config: ActorConfig, setup: Setup) -> None:
-        self._config = config
+        self._config, self._space = config, setup.space
         self.device = device_of(config.device)
         with one_core(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(setup.seed)
-            self.net = ActorCritic(setup, config.hidden, config.width, config.lstm).to(self.device)
+            self.net = ActorCritic(setup, config.hidden, config.vision, config.width, config.lstm).to(self.device)
         self.fast = lowered(self.net, dtype_of(config.precision, self.device))
         self.shards = Shards(self._threads())
         self.generator = torch.Generator().manual_seed(setup.seed)
@@ -106,6 +111,14 @@ class Actor:
         load_module(self.net, arrays, "net")
         load_generator(self.generator, arrays["generator"])
         load_generator(self._act_generator, arrays["act_generator"])
+
+    def export_onnx(self, path: Path, about: Mapping[str, str]) -> None:
+        """Inputs: state; with an LSTM ``h``, ``c``, ``first``. Outputs: ``action``, ``value`` (B,), the next carry."""
+        inputs = example(self._space)
+        if self._config.lstm:
+            inputs |= {key: torch.zeros(ROWS, self._config.lstm) for key in ("h", "c")}
+            inputs |= {"first": torch.ones(ROWS, dtype=torch.bool)}
+        write_onnx(path, GreedyActor(self.net, list(inputs)), inputs, about)
 
     def _threads(self) -> int:
         if self.device.type != "cpu":

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agentctl.agents.blocks import MASK, Convolutions, Numbers, is_image
+from agentctl.agents.blocks import MASK, Numbers, is_image
+from agentctl.agents.vision import Convolutions
 
 
 class QNetwork(nn.Module):
@@ -25,7 +26,7 @@ class QNetwork(nn.Module):
         space: spaces.Dict,
         sizes: tuple[int, int],
         hidden: Sequence[int],
-        width: float,
+        convolutions: Callable[[Sequence[int]], Convolutions],
         *,
         dueling: bool,
         noise: float,
@@ -39,7 +40,7 @@ class QNetwork(nn.Module):
             raise ValueError("policy: the state is empty: switch a perception on, or give the policy something to see")
         self.sees_images = bool(images)
         self._images, self._sizes = list(images), sizes
-        self.convolutions = nn.ModuleList([Convolutions(part.shape or (), width) for part in images.values()])
+        self.convolutions = nn.ModuleList([convolutions(part.shape or ()) for part in images.values()])
         self.numbers = Numbers(numbers, hidden[:-1], F.relu) if numbers else None
         inputs = sum(int(part.features) for part in (*self.convolutions, *([self.numbers] if self.numbers else [])))
         actions, outputs = sizes

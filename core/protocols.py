@@ -6,6 +6,7 @@ row (no B); arrays always carry the leading B. Nothing random happens outside th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -184,6 +185,14 @@ class Policy(Protocol):
     def save(self) -> Snapshot: ...
 
     def load(self, snapshot: Snapshot) -> None: ...
+
+
+@runtime_checkable
+class ExportablePolicy(Policy, Protocol):
+    """A policy that can be written as a file for programs without agentctl."""
+
+    def export_onnx(self, path: Path, about: Mapping[str, str]) -> None:
+        """What ``act`` holds best, without chance; ``about`` becomes the file's metadata."""
 
 
 @runtime_checkable

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from agentctl.agents.dqn import DQN, n_step
 from agentctl.agents.q_network import NoisyLinear, QNetwork
 from agentctl.agents.value_distributions import Histogram, Mean, Quantiles, project, quantile_huber
+from agentctl.agents.vision import Convolutions
 from agentctl.core.protocols import Setup
 from agentctl.core.types import Batch
 
@@ -137,7 +138,7 @@ def test_noise_is_that_of_a_matrix_and_silence_is_the_mean():
 
 
 def test_advantages_of_a_dueling_network_say_nothing_of_the_state():
-    net = QNetwork(NUMBERS, (3, 5), (16,), 1.0, dueling=True, noise=0.0)
+    net = QNetwork(NUMBERS, (3, 5), (16,), Convolutions, dueling=True, noise=0.0)
     x = {"place": torch.arange(6)}
     whole = net(x)
     with torch.no_grad():

@@ -12,7 +12,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector.utils import batch_space
 
-from agentctl.agents.blocks import LSTM, Categoricals, Gaussian, Pixels
+from agentctl.agents.blocks import LSTM, Categoricals, Gaussian
 from agentctl.agents.on_policy import explained_variance, gae
 from agentctl.agents.ppo import PPO, clipped_objective, value_error
 from agentctl.agents.random import RandomPolicy
@@ -169,16 +169,6 @@ def test_masked_choices_are_never_sampled_and_get_no_gradient():
 
 
 # --- what it sees -----------------------------------------------------------------------------------------------------
-
-
-def test_pixels_read_any_layout_alike():
-    frames = torch.randint(0, 255, (2, 4, 40, 48, 3), dtype=torch.uint8)
-    stacked = Pixels((4, 40, 48, 3), 0.25)
-    planes = Pixels((12, 40, 48), 0.25)
-    planes.load_state_dict(stacked.state_dict())
-    torch.testing.assert_close(stacked(frames), planes(frames.permute(0, 1, 4, 2, 3).flatten(1, 2)))
-    assert Pixels((40, 48, 3), 0.25)(frames[:, 0]).shape == Pixels((40, 48), 0.25)(frames[:, 0, :, :, 0]).shape
-    assert Pixels((10, 7), 0.25)(torch.zeros(3, 10, 7, dtype=torch.uint8)).shape == (3, 128)
 
 
 def test_impossible_spaces_are_named():
