@@ -1,8 +1,8 @@
 """A tree of sums: draw one of N slots with a chance in proportion to its value, in O(log N).
 
-Every node is the sum of 16 children, which lie in one cache line; five levels hold a million slots. A level is done for
-all draws (or changes) before the next, so that the processor waits for many cache misses at once. Parents are summed
-anew from their children at each change: errors do not pile up.
+Every node is the sum of four children; ten levels hold a million slots. A level is done for all draws (or changes)
+before the next, so that the processor waits for many cache misses at once. Parents are summed anew from their children
+at each change: errors do not pile up.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from numba import njit
 
 from agentctl.core.types import Array
 
-WIDTH = 16
+WIDTH = 4
 
 
 class SumTree:
@@ -64,13 +64,16 @@ def _find(nodes: Array, offsets: Array, points: Array) -> Array:
     found = np.zeros(len(points), np.int64)
     for level in range(len(offsets) - 1, -1, -1):
         for i in range(len(points)):
-            block, chosen = found[i] * WIDTH, 0
-            for child in range(WIDTH):
-                value = nodes[offsets[level] + block + child]
-                if value > 0:  # should rounding lead past the last one, it is the last that can be drawn
-                    chosen = child
-                    if left[i] < value:
-                        break
-                    left[i] -= value
-            found[i] = block + chosen
+            first = found[i] * WIDTH
+            sum_so_far, passed, passed_sum = 0.0, 0, 0.0
+            for child in range(WIDTH):  # without a branch: which child it will be cannot be predicted
+                sum_so_far += nodes[offsets[level] + first + child]
+                beyond = sum_so_far <= left[i]
+                passed += beyond
+                passed_sum = sum_so_far if beyond else passed_sum
+            found[i] = first + min(passed, WIDTH - 1)
+            left[i] -= passed_sum
+    for i in range(len(points)):
+        while nodes[found[i]] == 0 and found[i] > 0:  # rounding may lead past the last one that can be drawn
+            found[i] -= 1
     return found
