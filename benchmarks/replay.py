@@ -36,7 +36,10 @@ def main() -> None:
         return
     report = Report("replay")
     add_memory(report)
-    found = {name: [in_process(name) for _ in range(options.rounds)] for name in ("ours", *options.peer)}
+    found: dict[str, list[Rates]] = {name: [] for name in ("ours", *options.peer)}
+    for _ in range(options.rounds):
+        for name, turns in found.items():
+            turns.append(in_process(name))
     for size in SIZES:
         ours = [turn[str(size)] for turn in found["ours"]]
         report.add(spread(f"agentctl: a batch of {size} by priority", ours, "us"))
@@ -121,9 +124,8 @@ def ours() -> Rates:
     tree.set(np.arange(ENTRIES), first_priorities())
 
     def turn(rng: np.random.Generator, size: int) -> None:
-        total = tree.total
-        chosen = tree.find((np.arange(size) + rng.random(size)) * (total / size))
-        weights(tree.values[chosen] / total)
+        chosen = tree.draw(rng.random(size))
+        weights(tree.values[chosen] / tree.total)
         tree.set(chosen, new_priorities(rng, size))
 
     return microseconds(turn)

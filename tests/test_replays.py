@@ -170,6 +170,9 @@ def test_the_tree_finds_what_a_search_among_running_sums_finds():
             points = rng.random(200) * values.sum()
             assert tree.total == values.sum()
             np.testing.assert_array_equal(tree.find(points), np.searchsorted(np.cumsum(values), points, side="right"))
+            chances = rng.random(64)
+            parts = (np.arange(64) + chances) * (values.sum() / 64)
+            np.testing.assert_array_equal(tree.draw(chances), tree.find(parts))
 
 
 @pytest.mark.parametrize("where", ["memory", "files", "compressed"])

@@ -85,8 +85,7 @@ class Prioritized:
     def _draw(self) -> Array:
         """Numbers of steps, int64 (B,)."""
         size, last = self._config.batch_size, self._history.added - 1
-        points = (np.arange(size) + self._rng.random(size)) * (self._tree.total / size)
-        return last - (last - self._tree.find(points)) % self._config.capacity
+        return last - (last - self._tree.draw(self._rng.random(size))) % self._config.capacity
 
     def _weights(self, numbers: Array) -> Array:
         """float32 (B,), the largest 1."""

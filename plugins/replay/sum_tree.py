@@ -35,7 +35,11 @@ class SumTree:
 
     def find(self, points: Array) -> Array:
         """The slots in whose share of the total the points (float64 (K,), in [0, total)) lie, laid end to end."""
-        return _find(self._nodes, self._offsets, points)
+        return _find(self._nodes, self._offsets, points.copy())
+
+    def draw(self, chances: Array) -> Array:
+        """One slot from each of K equal parts of the total, by ``chances``, float64 (K,) in [0, 1): int64 (K,)."""
+        return _draw(self._nodes, self._offsets, chances)
 
 
 def _whole_blocks(count: int) -> int:
@@ -59,11 +63,21 @@ def _set(nodes: Array, offsets: Array, slots: Array, values: Array) -> None:
 
 
 @njit(cache=True)
-def _find(nodes: Array, offsets: Array, points: Array) -> Array:
-    left = points.copy()
-    found = np.zeros(len(points), np.int64)
+def _draw(nodes: Array, offsets: Array, chances: Array) -> Array:
+    total = 0.0
+    for node in range(offsets[-1], len(nodes)):
+        total += nodes[node]
+    points = np.empty(len(chances))
+    for i in range(len(chances)):
+        points[i] = (i + chances[i]) * (total / len(chances))
+    return _find(nodes, offsets, points)
+
+
+@njit(cache=True)
+def _find(nodes: Array, offsets: Array, left: Array) -> Array:
+    found = np.zeros(len(left), np.int64)
     for level in range(len(offsets) - 1, -1, -1):
-        for i in range(len(points)):
+        for i in range(len(left)):
             first = found[i] * WIDTH
             sum_so_far, passed, passed_sum = 0.0, 0, 0.0
             for child in range(WIDTH):  # without a branch: which child it will be cannot be predicted
@@ -73,7 +87,7 @@ def _find(nodes: Array, offsets: Array, points: Array) -> Array:
                 passed_sum = sum_so_far if beyond else passed_sum
             found[i] = first + min(passed, WIDTH - 1)
             left[i] -= passed_sum
-    for i in range(len(points)):
+    for i in range(len(left)):
         while nodes[found[i]] == 0 and found[i] > 0:  # rounding may lead past the last one that can be drawn
             found[i] -= 1
     return found
