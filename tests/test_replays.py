@@ -230,6 +230,25 @@ def test_going_back_further_than_files_reach_loses_only_what_was_overwritten(mak
         check(again.sample(), steps[:end], 1, oldest=150)
 
 
+@pytest.mark.parametrize("where", ["memory", "files"])
+def test_one_that_was_emptied_begins_anew_and_harms_no_earlier_checkpoint(where, tmp_path):
+    setup, steps = replace(SETUP, folder=tmp_path) if where == "files" else SETUP, list(play(60))
+    replay = prioritized(setup, warmup=1, every=1)
+    empty = replay.save()
+    for step in steps[:30]:
+        replay.add(step)
+    saved = replay.save()
+    replay.load(empty)
+    for step in steps[30:40]:
+        replay.add(step)
+    drawn = np.concatenate([replay.sample().reward[0] for _ in range(9)])
+    assert drawn.min() >= 90
+    assert drawn.max() < 120
+    again = prioritized(setup, warmup=1, every=1)
+    again.load(saved)
+    check(again.sample(), steps[:30], 1)
+
+
 def test_files_that_are_gone_or_of_another_size_are_refused(tmp_path):
     setup = replace(SETUP, folder=tmp_path)
     replay = uniform(setup)

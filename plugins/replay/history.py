@@ -110,7 +110,7 @@ class History:
         self._reached = self._states.take(self._numbers) if len(self._numbers) else {}
         known = self.oldest
         self._forget()
-        if self.oldest > known:
+        if self.oldest > known and len(self._numbers):
             log.warning("%s: %d old steps were overwritten since that checkpoint", self._folder, self.oldest - known)
 
     def _numbers_of(self, state: Arrays) -> Array:

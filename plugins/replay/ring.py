@@ -76,9 +76,10 @@ class Ring:
                 f"it has room for {self._capacity} entries, and had for {snapshot.data['capacity']}: "
                 "set the replay's capacity, game.batch and run.cycle_steps back"
             )
-        self.added = int(snapshot.data["added"])
-        if not self.added:
+        if not snapshot.data["added"]:
+            self._lost = self.added  # emptied: numbers go on, for an earlier checkpoint may still need the files
             return
+        self.added = int(snapshot.data["added"])
         self._reopen(snapshot)
         slots = np.arange(self.oldest, self.added) % self._capacity
         for key, array in snapshot.arrays.items():
