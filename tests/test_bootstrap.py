@@ -37,9 +37,9 @@ def having(*programs: str) -> Callable[[str], str | None]:
     [
         ("# needs: atari torch\nversion: 1\n", ["atari", "torch"]),
         ("# A maze.\n# needs:\nversion: 1\n", []),
-        ("version: 1\n", ["atari", "tensorboard", "torch", "video"]),
-        ("version: 1\n# needs: torch\n", ["atari", "tensorboard", "torch", "video"]),
-        ("", ["atari", "tensorboard", "torch", "video"]),
+        ("version: 1\n", [*bootstrap.ALL_EXTRAS]),
+        ("version: 1\n# needs: torch\n", [*bootstrap.ALL_EXTRAS]),
+        ("", [*bootstrap.ALL_EXTRAS]),
     ],
 )
 def test_a_config_names_its_extras_in_its_opening_comment(config: str, extras: list[str]) -> None:
