@@ -36,8 +36,8 @@ LOCK = {"python": "3.11.7", "packages": {"numpy": "2.4.6"}, "config": CONFIG}
 class Session:
     """A run that the test drives in the loop's place, with real plugins in a real plugin manager."""
 
-    def __init__(self, folder: Path | None, *plugins: str, config=CONFIG, quiet=False) -> None:
-        self.run = Run(folder, config, LOCK, quiet)
+    def __init__(self, folder: Path | None, *plugins: str, config=CONFIG, quiet=False, stands=None) -> None:
+        self.run = Run(folder, config, LOCK, quiet, progress=stands)
         self.manager = pluggy.PluginManager("agentctl")
         self.manager.add_hookspecs(hooks)
         for name in plugins:
@@ -178,6 +178,21 @@ def test_a_resumed_run_lives_the_lines_beyond_its_checkpoint_again(tmp_path):
     lived = [(event, step) for step in (100, 200) for event in ("learn", "evaluation", "checkpoint")]
     assert found == [*lived, ("event", 200), ("learn", 250)]
     assert lines_of(tmp_path)[-1]["seconds"] == pytest.approx(2.0 + 0.5)
+
+
+def test_a_checkpoints_line_that_a_kill_prevented_is_written_when_the_run_goes_on(tmp_path):
+    first = Session(tmp_path, "metrics")
+    for step in (100, 200):
+        first.learn(step)
+        first.save(step)
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    for step in (300, 400):  # the second time nothing is missing
+        again = Session(tmp_path, "metrics", stands=progress(step - 100))
+        again.learn(step)
+        again.save(step)
+        again.end()
+    assert [line["step"] for line in lines_of(tmp_path) if line["event"] == "checkpoint"] == [100, 200, 300, 400]
 
 
 def test_evaluating_a_run_that_is_still_training_drops_nothing(tmp_path):

@@ -38,4 +38,4 @@ def announce(run: Run, kind: str, text: str) -> None:
 def resume_step(run: Run) -> int:
     """The step that training in the run's folder continues from: that of its latest checkpoint, 0 without one."""
     found = list_checkpoints(run.folder / "checkpoints") if run.folder else []
-    return int(found[-1].name.removeprefix("step-")) if found else 0
+    return int(found[-1].name.removeprefix("step-").partition(".")[0]) if found else 0

@@ -30,7 +30,7 @@ LINE_INTERVAL = 0.25
 @hookimpl(tryfirst=True)  # so that it also sees what other plugins announce while they start
 def agentctl_run_started(run: Run) -> None:
     if run.folder is not None:
-        run.observers.append(MetricsFile(run.folder / FILE, resume_step(run)))
+        run.observers.append(MetricsFile(run.folder / FILE, resume_step(run), run.progress))
 
 
 @hookimpl(tryfirst=True)  # so that the report finds the last line
@@ -41,12 +41,16 @@ def agentctl_run_ended(run: Run) -> None:
 
 
 class MetricsFile(Observer):
-    """Appends to ``path``. Once it is trained on, lines beyond the step ``resume`` go: they are lived again."""
+    """Appends to ``path``. Once it is trained on, lines beyond the step ``resume`` go: they are lived again.
 
-    def __init__(self, path: Path, resume: int) -> None:
+    ``resumed`` is where the run then stands: a kill may have come between a checkpoint and its line.
+    """
+
+    def __init__(self, path: Path, resume: int, resumed: Progress | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._step = self._resume = resume
+        self._resumed = resumed
         self._training = False
         self._seconds = self._seconds_before = 0.0
         self._held: Progress | None = None  # reported, not yet written
@@ -86,6 +90,9 @@ class MetricsFile(Observer):
             self._file.close()
             self._seconds_before = drop_after(self._path, self._resume)
             self._file = open_at_line_start(self._path)
+            if self._resumed and self._resume and not has_checkpoint(self._path, self._resume):
+                self._step, self._seconds = self._resume, self._seconds_before
+                self._write("checkpoint", progress_fields(self._resumed))
         self._step, self._cycle = progress.step, progress.cycle
         self._seconds = self._seconds_before + progress.seconds
 
@@ -153,6 +160,11 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 continue
             if isinstance(line, dict) and "event" in line and "step" in line:
                 yield line
+
+
+def has_checkpoint(path: Path, step: int) -> bool:
+    """Whether there is a line of the checkpoint of this step."""
+    return any((line["event"], line["step"]) == ("checkpoint", step) for line in read_lines(path))
 
 
 def drop_after(path: Path, step: int) -> float:
