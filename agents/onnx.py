@@ -6,7 +6,10 @@ Inputs are the state's arrays by name, each (B, ...) with any B, and with an LST
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -71,13 +74,28 @@ def write_onnx(
 ) -> None:
     """Write ``module``, whose inputs these are by name and in order, each (B, ...)."""
     sizes = tuple({0: torch.export.Dim("B")} for _ in inputs)
-    program = torch.onnx.export(
-        module.eval(), tuple(inputs.values()), dynamo=True, verbose=False, dynamic_shapes=(sizes,),
-        input_names=list(inputs), output_names=list(module.outputs),
-    )  # fmt: skip
+    with quiet():
+        program = torch.onnx.export(
+            module.eval(), tuple(inputs.values()), dynamo=True, verbose=False, dynamic_shapes=(sizes,),
+            input_names=list(inputs), output_names=list(module.outputs),
+        )  # fmt: skip
     assert program is not None
     program.model.metadata_props.update(about)
     program.save(path)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what torch's exporter says about itself and about torchvision, which no policy needs."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def example(space: spaces.Dict) -> dict[str, Tensor]:

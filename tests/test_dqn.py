@@ -7,13 +7,18 @@ import pytest
 import torch
 from gymnasium import spaces
 from pydantic import ValidationError
+from running import ROOT
 from torch.nn import functional as F
 
 from agentctl.agents.dqn import DQN, n_step
 from agentctl.agents.q_network import NoisyLinear, QNetwork
 from agentctl.agents.value_distributions import Histogram, Mean, Quantiles, project, quantile_huber
 from agentctl.agents.vision import Convolutions
+from agentctl.core.assembly import assemble
+from agentctl.core.config import compose
+from agentctl.core.loop import Loop
 from agentctl.core.protocols import Setup
+from agentctl.core.run import Run
 from agentctl.core.types import Batch
 
 NUMBERS = spaces.Dict({"place": spaces.Discrete(6)})
@@ -213,6 +218,24 @@ def test_a_chain_is_valued_as_its_closed_form_says(kind):
     right = gamma ** (5.0 - np.arange(6))
     left = gamma * right[np.maximum(np.arange(6) - 1, 0)]
     np.testing.assert_allclose(values, np.stack([left, right], axis=1), atol=1e-3 if kind == "mean" else 2e-2)
+
+
+def test_the_loop_learns_from_every_batch_that_is_due_and_tells_the_replay_its_errors():
+    settings = ("run.steps=600", "run.cycle_steps=600", "replay.warmup=200", "replay.every=2", "evaluation.episodes=1")
+    assembly = assemble(compose(ROOT / "configs/gym/cartpole-rainbow.yaml", settings))
+    learn, errors = assembly.policy.learn, []
+
+    def watched(batch):
+        metrics = learn(batch)
+        errors.append(batch.error.copy())
+        return metrics
+
+    assembly.policy.learn = watched
+    Loop(assembly, Run(None, {}, {})).train()
+    assert len(errors) == (600 - 200 + 4) // 2, "4 rows a step, a batch every 2 steps"
+    eps = np.float32(1e-6)
+    told = np.sqrt(errors[-1] + eps)
+    assert np.isin(told, assembly.replay._tree.values).all(), "the last batch's errors are the priorities of its steps"
 
 
 # --- acting -----------------------------------------------------------------------------------------------------------

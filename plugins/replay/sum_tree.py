@@ -33,10 +33,6 @@ class SumTree:
         """Give ``slots`` (int64 (K,)) new values (not negative, (K,)); of a slot given twice the last counts."""
         _set(self._nodes, self._offsets, slots, values.astype(np.float32))
 
-    def find(self, points: Array) -> Array:
-        """The slots in whose share of the total the points (float64 (K,), in [0, total)) lie, laid end to end."""
-        return _find(self._nodes, self._offsets, points.copy())
-
     def draw(self, chances: Array) -> Array:
         """One slot from each of K equal parts of the total, by ``chances``, float64 (K,) in [0, 1): int64 (K,)."""
         return _draw(self._nodes, self._offsets, chances)
