@@ -23,7 +23,7 @@ STAMP = VENV / "agentctl-installed"
 DEFAULT_GAME = HERE / "configs" / "atari" / "default.yaml"
 WINDOWS = os.name == "nt"
 
-ALL_EXTRAS = ("atari", "export", "replay", "tensorboard", "torch", "video")
+ALL_EXTRAS = ("atari", "export", "record", "replay", "tensorboard", "torch", "video")
 CHECKS = {
     "ruff check": ("ruff", "check", "."),
     "ruff format": ("ruff", "format", "--check", "."),

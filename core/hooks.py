@@ -33,6 +33,7 @@ class Component:
     extra: str = ""  # what brings them: pip install 'game-agentctl[EXTRA]'
     defaults: Mapping[str, Any] = field(default_factory=dict)  # config values that the name implies: {"rom": "pong"}
     fallback: str = ""  # the component of the same kind that takes over when this one keeps failing
+    expert: str = ""  # of a game: the policy that plays it by its rules
 
 
 @hookspec

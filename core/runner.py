@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from agentctl.core.assembly import Assembly, assemble, blame, way_out
 from agentctl.core.audience import Audience
@@ -35,6 +35,14 @@ from agentctl.core.standing import load_part
 __all__ = ["composition_of", "evaluate", "new_folder", "play", "restore", "resume_point", "train"]
 
 STOPPING = b"stopping: this cycle ends here and is saved; once more stops at once\n"
+
+
+class Stoppable(Protocol):
+    """What ends by itself soon after it was asked to."""
+
+    stop_asked: bool
+
+    def ask_to_stop(self) -> None: ...
 
 
 def train(composition: Composition, folder: Path | None, *, resume: Path | None = None, quiet: bool = False) -> Run:
@@ -128,8 +136,8 @@ def announced(run: Run, composition: Composition) -> Iterator[None]:
 
 
 @contextmanager
-def stopping(loop: Loop) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) ends the cycle and saves; the second stops at once."""
+def stopping(loop: Stoppable, message: bytes = STOPPING) -> Iterator[None]:
+    """The first Ctrl-C (or SIGTERM) asks ``loop`` to stop; the second stops at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -139,7 +147,7 @@ def stopping(loop: Loop) -> Iterator[None]:
             raise KeyboardInterrupt
         loop.ask_to_stop()
         with suppress(OSError):  # observers hear of it after this step: here one may be in the middle of a line
-            os.write(2, STOPPING)
+            os.write(2, message)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -6,7 +6,12 @@ from agentctl.core.hooks import Component, hookimpl
 @hookimpl
 def agentctl_games() -> list[Component]:
     return [
-        Component("toy/lantern", "agentctl.games.toy.game:Lantern", "a maze, two doors, and a lantern that tells once"),
+        Component(
+            "toy/lantern",
+            "agentctl.games.toy.game:Lantern",
+            "a maze, two doors, and a lantern that tells once",
+            expert="toy_expert",
+        ),
     ]
 
 
@@ -21,4 +26,11 @@ def agentctl_perceptions() -> list[Component]:
 def agentctl_rewards() -> list[Component]:
     return [
         Component("toy_step_cost", "agentctl.games.toy.reward:StepCost", "-1 for every step: the shorter way wins"),
+    ]
+
+
+@hookimpl
+def agentctl_policies() -> list[Component]:
+    return [
+        Component("toy_expert", "agentctl.games.toy.expert:Expert", "the shortest way to the door the lantern named"),
     ]

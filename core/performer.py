@@ -1,0 +1,67 @@
+"""Who plays: a run's trained agent, the game's own expert, or any policy by its name, each with its whole pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from agentctl.core.assembly import Assembly, assemble
+from agentctl.core.checkpoint import latest_checkpoint
+from agentctl.core.config import Composition, compose
+from agentctl.core.errors import ConfigError, did_you_mean
+from agentctl.core.folder import composition_of
+from agentctl.core.plugins import Switches
+from agentctl.core.runner import restore
+
+EXPERT = "expert"
+OF_THE_GAME = ("game", "reward")
+
+
+def performer(
+    game: Path, agent: str, rows: int, overrides: Sequence[str], off: Sequence[str], switches: Switches
+) -> Assembly:
+    """The parts that play ``game`` as ``agent`` would, in ``rows`` rows at most. Nothing of it learns.
+
+    ``agent``: a run's folder or one of its checkpoints, ``expert`` (the game's own), or a policy's name. Raises
+    ConfigError when there is no such agent, and as a run would when it does not fit the game.
+    """
+    run = Path(agent)
+    if run.is_dir():
+        played = _as_run(compose(game, overrides, off, switches), composition_of(run, switches))
+        assembly = assemble(played, batch=_rows(played, rows))
+        restore(assembly, latest_checkpoint(run))
+        return assembly
+    name = expert_of(compose(game, overrides, off, switches)) if agent == EXPERT else agent
+    asked = compose(game, overrides, off, switches).registry.components("policy")
+    if name not in asked:
+        raise ConfigError(f"--agent {agent}: neither a run's folder nor a policy{did_you_mean(name, asked)}")
+    played = _without_replay(compose(game, [*overrides, f"policy={name}"], off, switches))
+    return assemble(played, batch=_rows(played, rows))
+
+
+def expert_of(composition: Composition) -> str:
+    """The policy that knows a game by its rules. Raises ConfigError when the game brings none."""
+    chosen = composition.one("game")
+    assert chosen is not None
+    _, component = composition.registry.find("game", chosen.name)
+    if not component.expert:
+        raise ConfigError(f"{chosen.name} brings no expert; name a policy, or a run's folder, e.g. runs/my-run")
+    return component.expert
+
+
+def _as_run(game: Composition, run: Composition) -> Composition:
+    """The run's stages and policy in the game, which keeps its own rewards."""
+    chosen = [part for part in game.chosen if part.kind in OF_THE_GAME]
+    chosen += [part for part in run.chosen if part.kind not in (*OF_THE_GAME, "replay")]
+    return replace(run, chosen=tuple(chosen))
+
+
+def _without_replay(composition: Composition) -> Composition:
+    return replace(composition, chosen=tuple(part for part in composition.chosen if part.kind != "replay"))
+
+
+def _rows(composition: Composition, most: int) -> int:
+    chosen = composition.one("game")
+    assert chosen is not None
+    return min(most, int(chosen.section.batch))  # type: ignore[attr-defined]
