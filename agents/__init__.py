@@ -33,6 +33,21 @@ def agentctl_policies() -> list[Component]:
             extra="torch",
         ),
         Component(
+            name="bc",
+            target="agentctl.agents.bc:BC",
+            summary="behaviour cloning: does what recorded players did",
+            requires=("torch",),
+            extra="torch",
+        ),
+        Component(
+            name="dagger",
+            target="agentctl.agents.dagger:DAgger",
+            summary="learns what an expert does in the states it comes to itself (Ross 2011)",
+            requires=("torch",),
+            extra="torch",
+        ),
+        Component("saved", "agentctl.agents.saved:SavedPolicy", "the policy of an earlier run, as it plays best"),
+        Component(
             "dyna_q", "agentctl.agents.dyna_q:DynaQ", "tabular Q-learning that plans in a learned model (Sutton 1990)"
         ),
     ]

@@ -63,7 +63,7 @@ class A2C:
         for i, square in enumerate(self._squares):
             square.copy_(torch.from_numpy(snapshot.arrays[f"rmsprop/{i}"]))
         self._steps = int(snapshot.data["steps"])
-        self._refresh()
+        self._actor.refresh()
 
     def _update(self, samples: Samples, lr: float) -> Tensor:
         def loss(part: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,12 +95,7 @@ class A2C:
             gradient *= scale
             square.mul_(config.decay).addcmul_(gradient, gradient, value=1 - config.decay)
             weight.addcdiv_(gradient, square.sqrt().add_(config.eps), value=-lr)
-        self._refresh()
-
-    @torch.no_grad()
-    def _refresh(self) -> None:
-        for twin, weight in zip(self._actor.twins, self._weights, strict=False):
-            twin.copy_(weight)
+        self._actor.refresh()
 
 
 FIGURES = ("policy_loss", "value_loss", "entropy")

@@ -132,6 +132,10 @@ class Categoricals:
     def sample(self, generator: torch.Generator) -> Tensor:
         return torch.stack([_race(log_probs, generator) for log_probs in self._log_probs], dim=1)
 
+    def probabilities(self) -> list[Tensor]:
+        """Of each choice's alternatives, (N, size) each."""
+        return [log_probs.exp() for log_probs in self._log_probs]
+
     def mode(self) -> Tensor:
         return torch.stack([log_probs.argmax(1) for log_probs in self._log_probs], dim=1)
 
@@ -203,6 +207,11 @@ class Choices(nn.Module):
         action = (choice + self.start).astype(self._space.dtype)
         return action[:, 0] if self.single else action
 
+    def choice(self, action: Array) -> Array:
+        """What became this action, int64 (N, n)."""
+        choice: Array = action.reshape(len(action), -1).astype(np.int64) - self.start
+        return choice
+
 
 def _choices(space: spaces.Space[object]) -> tuple[list[int], Array]:
     if isinstance(space, spaces.Discrete):
@@ -237,6 +246,11 @@ class Continuous(nn.Module):
         """(N, n) in the space's dtype and within its bounds."""
         space = self.space
         return np.clip(self.middle + self.reach * choice, space.low, space.high).astype(space.dtype)
+
+    def choice(self, action: Array) -> Array:
+        """What became this action, float32 (N, n)."""
+        choice: Array = ((action - self.middle) / self.reach).astype(np.float32)
+        return choice
 
 
 Head = Choices | Continuous

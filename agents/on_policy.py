@@ -58,6 +58,12 @@ class Actor:
         """The parameters of the copy, if there is one: to be kept up to date."""
         return [] if self.fast is self.net else list(self.fast.parameters())
 
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Bring the copy, if there is one, up to date."""
+        for twin, weight in zip(self.twins, self.net.parameters(), strict=False):
+            twin.copy_(weight)
+
     def initial(self, batch: int) -> Carry:
         size = self._config.lstm
         return {key: np.zeros((batch, size), np.float32) for key in ("h", "c")} if size else {}

@@ -119,7 +119,8 @@ def assemble(composition: Composition, batch: int | None = None, folder: Path | 
     world_model, setup = _world_model(composition, setup, rows)
     memory, setup = _stage(composition, "memory", setup, rows)
     rewards = _rewards(composition, setup, rows)
-    policy: Policy = _stage(composition, "policy", setup, rows)[0]
+    taught = replace(setup, expert=_expert(composition, setup, rows))
+    policy: Policy = _stage(composition, "policy", taught, rows)[0]
     replay: Replay | None = _stage(composition, "replay", setup, rows)[0]
     pipeline = Pipeline(perceptions, world_model, memory)
     return Assembly(composition, setup, game, pipeline, policy, rewards, replay, rows)
@@ -185,6 +186,16 @@ def _stage(composition: Composition, kind: str, setup: Setup, rows: list[Row]) -
     return part, setup
 
 
+def _expert(composition: Composition, setup: Setup, rows: list[Row]) -> Policy | None:
+    """Who the policy learns from. Where nothing is learnt, as in another program, nobody is needed."""
+    chosen = composition.one("policy")
+    if chosen is None or chosen.expert is None or composition.one("replay") is None:
+        return None
+    part: Policy = build(composition, chosen.expert, setup)
+    rows.append(Row("expert", chosen.expert.name, describe(setup.action_space)))
+    return part
+
+
 def _rewards(composition: Composition, setup: Setup, rows: list[Row]) -> Rewards:
     parts = [(chosen.section.weight, build(composition, chosen, setup)) for chosen in composition.many("reward")]  # type: ignore[attr-defined]
     names = [f"{chosen.section.weight:g} x {chosen.name}" for chosen in composition.many("reward")]  # type: ignore[attr-defined]
@@ -216,7 +227,7 @@ def total_bytes(rows: list[Row]) -> int:
 
 def blame(error: BaseException, composition: Composition) -> Chosen | None:
     """The component whose code raised ``error``: the deepest frame of a chosen class's method, or of its module."""
-    chosen = [part for item in composition.chosen for part in (item, item.fallback) if part is not None]
+    chosen = [part for item in composition.chosen for part in (item, item.fallback, item.expert) if part is not None]
     classes = {item.component_class: item for item in reversed(chosen)}
     modules = {item.component_class.__module__: item for item in reversed(chosen)}
     found, trace = None, error.__traceback__

@@ -53,6 +53,7 @@ class Chosen:
     plugin: str
     section: Section
     fallback: Chosen | None = None
+    expert: Chosen | None = None
 
     def resolved(self) -> dict[str, Any]:
         """Its block of ``config.yaml``: every default filled in."""
@@ -61,6 +62,8 @@ class Chosen:
         }
         if self.fallback is not None:
             extra["fallback"] = self.fallback.name
+        if self.expert is not None:
+            extra["expert"] = self.expert.resolved()
         return {"name": self.name, **extra, **self.config.model_dump(mode="json")}
 
 
@@ -148,11 +151,14 @@ def choose(
     loc: Loc,
     document: Document | None = None,
 ) -> Chosen:
-    """Find, import and check one component and its fallback. Raises PluginError or ConfigError naming the YAML line."""
+    """Find, import and check one component, its fallback and its expert.
+
+    Raises PluginError or ConfigError naming the YAML line.
+    """
     document = document or Document(None, {})
     frame = SECTIONS.get(kind, Section)
     block: Section = section if isinstance(section, Section) else validate(frame, section, document, loc)
-    chosen = _checked(registry, kind, block, loc, document)
+    chosen = _with_expert(registry, _checked(registry, kind, block, loc, document), document)
     name = block.fallback or registry.find(kind, block.name)[1].fallback
     if not name:
         return chosen
@@ -162,6 +168,21 @@ def choose(
     if kind in ALONE:
         raise ConfigError(f"{document.origin(loc)}: nothing can stand in for a {kind}; remove the fallback")
     return replace(chosen, fallback=_checked(registry, kind, frame.model_validate({"name": name}), loc, document))
+
+
+def _with_expert(registry: Registry, chosen: Chosen, document: Document) -> Chosen:
+    """The component with the policy that it learns from, where its section names one."""
+    block = getattr(chosen.section, "expert", None)
+    if block is not None:
+        loc = (*chosen.loc, "expert")
+        section: Section = validate(Section, block, document, loc)
+        return replace(chosen, expert=_checked(registry, "policy", section, loc, document))
+    if getattr(chosen.component_class, "needs_expert", False):
+        raise ConfigError(
+            f"{document.origin(chosen.loc)}: policy {chosen.name!r} learns from another one: add expert: NAME, or the "
+            "folder of a run"
+        )
+    return chosen
 
 
 def _checked(registry: Registry, kind: str, block: Section, loc: Loc, document: Document) -> Chosen:

@@ -6,6 +6,7 @@ A section may be written ``{name: ppo, lr: 3e-4}``, ``ppo``, or ``off``; :func:`
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -45,7 +46,15 @@ class RewardSection(Section):
     weight: float = Field(1.0, allow_inf_nan=False, description="the factor of its terms in the total")
 
 
-SECTIONS: dict[str, type[Section]] = {"game": GameSection, "reward": RewardSection}
+class PolicySection(Section):
+    """The policy's block."""
+
+    expert: dict[str, Any] | None = Field(
+        None, description="who it learns from: a policy with its options, its name, or the folder of a run"
+    )
+
+
+SECTIONS: dict[str, type[Section]] = {"game": GameSection, "policy": PolicySection, "reward": RewardSection}
 
 
 class RunSettings(BaseConfig):
@@ -92,7 +101,7 @@ class RunConfig(BaseModel):
     world_model: Section | None = None
     memory: Section | None = None
     reward: list[RewardSection] = []
-    policy: Section | None = None
+    policy: PolicySection | None = None
     replay: Section | None = None
     run: RunSettings = RunSettings.model_construct()
     evaluation: EvaluationSettings = EvaluationSettings.model_construct()
@@ -119,6 +128,8 @@ def expand(document: Document) -> None:
             data[kind] = [_named(document, (kind, index), item) for index, item in enumerate(items)]
         else:
             data[kind] = None if _is_off(data[kind]) else _named(document, (kind,), data[kind])
+    if isinstance(data.get("policy"), dict) and isinstance(data["policy"].get("expert"), str):
+        data["policy"]["expert"] = _expert(document, data["policy"]["expert"])
     if isinstance(data.get("plugins"), list):
         data["plugins"] = {"paths": data["plugins"]}
         _moved(document, ("plugins",), "paths")
@@ -148,6 +159,15 @@ def _named(document: Document, loc: Loc, value: Any) -> Any:
         return value
     document.origins[(*loc, "name")] = document.origin(loc)
     return {"name": value}
+
+
+def _expert(document: Document, value: str) -> dict[str, Any]:
+    """A policy by its name, or the policy of the run whose folder it is."""
+    loc: Loc = ("policy", "expert")
+    if not os.path.isdir(value):
+        return dict(_named(document, loc, value))
+    document.origins[(*loc, "run")] = document.origin(loc)
+    return {"name": "saved", "run": value}
 
 
 def _listed(document: Document, kind: str, value: Any) -> list[Any]:

@@ -22,7 +22,7 @@ COMPARED = ("python", "packages", "plugins", "sources", "config")
 
 def make_lock(composition: Composition) -> dict[str, Any]:
     """Versions, plugins, sources, seeds and the configuration with its hash."""
-    used = list(_with_fallbacks(composition))
+    used = list(_with_others(composition))
     registered = composition.registry.plugins
     plugins = {item.plugin: registered[item.plugin] for item in used if item.plugin in registered}
     installed = {item.name: item.version for item in metadata.distributions()}
@@ -55,11 +55,10 @@ def _diff(path: str, before: Any, now: Any) -> list[str]:
     return [] if before == now else [f"{path}: was {before!r}, is {now!r}"]
 
 
-def _with_fallbacks(composition: Composition) -> Iterator[Chosen]:
+def _with_others(composition: Composition) -> Iterator[Chosen]:
+    """Every component, with its fallback and its expert."""
     for item in composition.chosen:
-        yield item
-        if item.fallback is not None:
-            yield item.fallback
+        yield from (part for part in (item, item.fallback, item.expert) if part is not None)
 
 
 def _target(item: Chosen) -> str:

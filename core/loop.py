@@ -19,7 +19,9 @@ from agentctl.core.errors import ConfigError
 from agentctl.core.evaluate import Evaluator
 from agentctl.core.guard import Guard
 from agentctl.core.pipeline import cut_everywhere
-from agentctl.core.protocols import PrioritisedReplay
+from agentctl.core.playback import playback
+from agentctl.core.protocols import ExplainedPolicy, JudgedPolicy, OfflineReplay, PrioritisedReplay
+from agentctl.core.recording import Recording
 from agentctl.core.run import Evaluation, Progress, Run
 from agentctl.core.standing import Standing, check_numbers, load_part
 from agentctl.core.types import Batch, Decision, Snapshot, Transition
@@ -39,6 +41,7 @@ class Loop:
         self.at = Standing.before_the_first_step(assembly.batch)
         self.at.evaluations, self.at.step = run.evaluations, step
         self.stop_asked = False
+        self._offline = assembly.replay if isinstance(assembly.replay, OfflineReplay) else None
         self._resumed_from: Path | None = None
         self._notes: list[str] = []  # what a resumed run's user should know
         guarded = isinstance(assembly.policy, Guard) and assembly.replay is not None
@@ -53,7 +56,7 @@ class Loop:
         """Run all cycles. Every cycle ends with a checkpoint, also when it is stopped."""
         try:
             self._start()
-            while self.at.step < self.settings.steps and not self.stop_asked:
+            while not self._done and not self.stop_asked:
                 self._one_cycle()
             if not self.stop_asked and not self.at.evaluated:  # a resumed run whose last evaluation was stopped
                 self.evaluate()
@@ -120,6 +123,8 @@ class Loop:
         if played is None or random_returns is None:
             return
         evaluation = Evaluation(self.at.step, played.returns, played.lengths, random_returns, played.terms)
+        if isinstance(self.assembly.policy, ExplainedPolicy):
+            evaluation.tables = self.assembly.policy.tables()
         if played.unseen:
             self.audience.notify("video", f"no video: {played.unseen}")
         for observer in watchers if played.frames else ():
@@ -127,11 +132,18 @@ class Loop:
         self.run.evaluations.append(evaluation)
         self.audience.tell_all("evaluated", evaluation)
 
+    @property
+    def _done(self) -> bool:
+        policy = self.assembly.policy
+        return self.at.step >= self.settings.steps or (isinstance(policy, JudgedPolicy) and policy.finished)
+
     def _start(self) -> None:
         """Begin with a checkpoint, or go on from one."""
         self.audience.open()
         for text in self._notes:
             self.audience.notify("resume", text)
+        if self._offline is not None:
+            self._take_in(self._offline)
         if self._resumed_from is None:
             self._begin()
             self._pause()
@@ -151,7 +163,7 @@ class Loop:
             self._keep_what_was_learnt()
             raise
         try:
-            if at.step >= target:
+            if at.step >= target or self._done:
                 at.cycle += 1
                 self._evaluate_when_due()
         except Exception:
@@ -162,6 +174,9 @@ class Loop:
     def _collect(self, target: int) -> None:
         """Explore and learn up to ``target`` steps, or to the step after which a stop was asked for."""
         policy, at, last = self.assembly.policy, self.at, False
+        if self._offline is not None:
+            self._study(self._offline, target)
+            return
         while not last:
             last = self.stop_asked or at.step + self.assembly.batch >= target
             seen = self._advance(policy.explore(at.flow.policy, at.state, at.flow.first))
@@ -173,6 +188,22 @@ class Loop:
             self._remember(seen)
             self._count(seen)
             self._learn()
+
+    def _take_in(self, replay: OfflineReplay) -> None:
+        """Show the replay what was recorded, as this run sees it."""
+        for folder in replay.recordings:
+            recording = Recording(folder)
+            for number, why in recording.damaged.items():
+                self.audience.notify("recording", f"{folder}: episode {number} is damaged and left out: {why}")
+            for seen in playback(recording, self.assembly):
+                replay.add(seen)
+
+    def _study(self, replay: OfflineReplay, target: int) -> None:
+        """Learn from what was recorded, up to ``target`` steps of it, counted as often as they are learnt from."""
+        while self.at.step < target and not self._done and not self.stop_asked:
+            batch = replay.sample()
+            self.at.step += 0 if batch.held_out else batch.reward.size
+            self._learn_from(batch)
 
     def _advance(self, decision: Decision) -> Transition:
         """One step of every row."""
@@ -209,8 +240,11 @@ class Loop:
 
     def _learn_from(self, batch: Batch) -> None:
         parts = self.assembly
-        metrics = dict(parts.policy.learn(batch))
-        if parts.pipeline.world_model is not None:
+        if batch.held_out:
+            metrics = dict(parts.policy.judge(batch)) if isinstance(parts.policy, JudgedPolicy) else {}
+        else:
+            metrics = dict(parts.policy.learn(batch))
+        if not batch.held_out and parts.pipeline.world_model is not None:
             metrics |= {f"world_model/{name}": value for name, value in parts.pipeline.world_model.learn(batch).items()}
         self.at.metrics |= {name: float(value) for name, value in metrics.items()}
         self.audience.tell_all("learned", self.progress())
@@ -218,19 +252,21 @@ class Loop:
 
     def _evaluate_when_due(self) -> None:
         every = self.assembly.composition.settings.evaluation.every
-        if self.at.cycle % every == 0 or self.at.step >= self.settings.steps:
+        if self.at.cycle % every == 0 or self._done:
             self.evaluate()
 
     def _begin(self) -> None:
         """Start all games, and with them all episodes."""
         parts, at = self.assembly, self.at
+        if self._offline is not None:
+            return
         observation = parts.game.reset(self._game_seed())
         at.flow, at.state = parts.pipeline.begin(observation, parts.batch, parts.policy.initial(parts.batch))
 
     def _pause(self) -> None:
         """Take the games' state for a checkpoint; where they cannot give it, they stop here and are started anew."""
-        self.at.game = self.assembly.game.save()
-        if self.at.game is None:
+        self.at.game = None if self._offline is not None else self.assembly.game.save()
+        if self.at.game is None and self._offline is None:
             self.at.restarts += 1
             self.at.tally.abandon()
 
@@ -248,7 +284,7 @@ class Loop:
         path = self._write()
         if path is not None:
             self.audience.tell_all("saved", path, self.progress())
-        if self.at.step < self.settings.steps and not self.stop_asked:
+        if not self._done and not self.stop_asked:
             self._go_on()
 
     def _write(self) -> Path | None:

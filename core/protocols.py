@@ -6,7 +6,7 @@ row (no B); arrays always carry the leading B. Nothing random happens outside th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -26,6 +26,7 @@ from agentctl.core.types import (
     Metrics,
     Snapshot,
     Step,
+    Table,
     Transition,
 )
 
@@ -45,6 +46,7 @@ class Setup:
     batch: int = 1
     seed: int = 0
     world_model: WorldModel | None = None
+    expert: Policy | None = None  # who a policy learns from, where its section names one
     folder: Path | None = None  # of the run, where a component may keep what is too large for every checkpoint
     save_every: int = 0  # steps between two checkpoints
 
@@ -196,6 +198,24 @@ class ExportablePolicy(Policy, Protocol):
 
 
 @runtime_checkable
+class JudgedPolicy(Policy, Protocol):
+    """A policy that is also judged on episodes that it never learns from, and may know when it has learnt enough."""
+
+    finished: bool  # learning goes on no further: it would only get worse
+
+    def judge(self, batch: Batch) -> Metrics:
+        """How well it does on a batch that is ``held_out``. Nothing is learnt from it."""
+
+
+@runtime_checkable
+class ExplainedPolicy(Policy, Protocol):
+    """A policy that tells more about itself than single figures."""
+
+    def tables(self) -> dict[str, Table]:
+        """By title, as they stand in the report."""
+
+
+@runtime_checkable
 class Replay(Protocol):
     """Where experience waits to be learnt from."""
 
@@ -220,3 +240,13 @@ class PrioritisedReplay(Replay, Protocol):
 
     def reprioritise(self, batch: Batch) -> None:
         """Take note of ``batch.error``; the batch is one of its own, just learnt from."""
+
+
+@runtime_checkable
+class OfflineReplay(Replay, Protocol):
+    """A replay whose experience was recorded before: no game is played while a policy learns from it.
+
+    The loop plays the recordings through the run's stages once, into ``add``; a checkpoint need not hold them.
+    """
+
+    recordings: Sequence[Path]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agentctl.core.types import Metrics, Transition
+from agentctl.core.types import Metrics, Table, Transition
 
 
 @dataclass(slots=True)
@@ -19,6 +19,7 @@ class Evaluation:
     random_returns: list[float]
     terms: dict[str, float] = field(default_factory=dict)  # mean sum over an episode, by reward term
     video: Path | None = None
+    tables: dict[str, Table] = field(default_factory=dict)  # what the policy tells about itself
 
     @property
     def return_mean(self) -> float:

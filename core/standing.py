@@ -42,7 +42,9 @@ class Standing:
             arrays |= prefixed("world", self.flow.world) | prefixed("policy", self.flow.policy)
         names = ("step", "cycle", "restarts", "metrics", "learns_from")
         data = {name: getattr(self, name) for name in names} | {"tally": tally.data}
-        data["evaluations"] = [{**asdict(evaluation), "video": None} for evaluation in self.evaluations[-1:]]
+        data["evaluations"] = [
+            {**asdict(evaluation), "video": None, "tables": {}} for evaluation in self.evaluations[-1:]
+        ]
         return Snapshot(arrays, data)
 
     @classmethod

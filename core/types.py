@@ -122,6 +122,7 @@ class Batch:
     number: Array | None = None  # int64 (B,): what a replay that prioritises calls the samples
     weight: Array | None = None  # float32 (B,): of each sample in the loss; None: all alike
     error: Array | None = None  # float32 (B,): how wrong the policy found itself, which `learn` fills in for the replay
+    held_out: bool = False  # from episodes that are never learnt from: to be judged by
 
     def successors(self) -> dict[str, Array]:
         """The state after each step, each (T, B, ...): the next row's, or the final one where the episode stopped."""
@@ -130,6 +131,15 @@ class Batch:
         for key, final in self.final_state.items():
             after[key][t, b] = final
         return after
+
+
+@dataclass(slots=True)
+class Table:
+    """Figures in rows and columns, for people."""
+
+    columns: list[str]
+    rows: dict[str, list[float]]  # by what stands before each
+    shares: bool = False  # the rows' values are shares of 1: a picture may shade them
 
 
 @dataclass(slots=True)

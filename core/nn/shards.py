@@ -41,11 +41,14 @@ class Shards:
         parts: Sequence[Part],
         parameters: Sequence[Tensor],
     ) -> tuple[list[tuple[Tensor, ...]], Tensor]:
-        """The gradients of ``loss(part)[0]`` of every part, and the sum of their figures ``loss(part)[1]``."""
+        """The gradients of ``loss(part)[0]`` of every part, and the sum of their figures ``loss(part)[1]``.
+
+        A parameter that a loss does not depend on has a gradient of zeros.
+        """
 
         def differentiate(part: Part) -> tuple[tuple[Tensor, ...], Tensor]:
             total, figures = loss(part)
-            return torch.autograd.grad(total, parameters), figures.detach()
+            return torch.autograd.grad(total, parameters, materialize_grads=True), figures.detach()
 
         done = self.map(differentiate, parts)
         return [gradients for gradients, _ in done], torch.stack([figures for _, figures in done]).sum(0)

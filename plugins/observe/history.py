@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentctl.core.run import Evaluation
+from agentctl.core.types import Table
 
 
 @dataclass(slots=True)
@@ -84,7 +85,13 @@ def evaluation_of(line: dict[str, Any]) -> Evaluation:
         lengths=line["lengths"],
         random_returns=[number_or_nan(value) for value in line["random_returns"]],
         terms={name: number_or_nan(value) for name, value in line["terms"].items()},
+        tables={title: table_of(table) for title, table in line.get("tables", {}).items()},
     )
+
+
+def table_of(line: dict[str, Any]) -> Table:
+    rows = {name: [number_or_nan(value) for value in values] for name, values in line["rows"].items()}
+    return Table(line["columns"], rows, line["shares"])
 
 
 def number_or_nan(value: float | None) -> float:

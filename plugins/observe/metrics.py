@@ -15,6 +15,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -135,6 +136,7 @@ def evaluation_fields(evaluation: Evaluation) -> dict[str, Any]:
         "lengths": evaluation.lengths,
         "random_returns": evaluation.random_returns,
         "terms": evaluation.terms,
+        "tables": {title: asdict(table) for title, table in evaluation.tables.items()},
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -12,6 +13,7 @@ from typing import Any
 import yaml
 
 from agentctl.core.run import Evaluation
+from agentctl.core.types import Table
 from agentctl.plugins.observe import svg
 from agentctl.plugins.observe.figures import UNKNOWN, duration, number, signed
 from agentctl.plugins.observe.history import Curve, History
@@ -50,7 +52,7 @@ class Report:
 
 def render(report: Report) -> str:
     """The whole page; it needs no other file, no network and no script."""
-    sections = (heading, failure, tiles, lead, evaluation_table, reward_terms, learning, events, origins)
+    sections = (heading, failure, tiles, lead, evaluation_table, policy_tables, reward_terms, learning, events, origins)
     title = f"{escape(report.game)} · {escape(report.agent)}"
     body = "\n".join(text for text in (section(report) for section in sections) if text)
     return f"""<!doctype html>
@@ -178,6 +180,27 @@ def evaluation_row(evaluation: Evaluation) -> list[str]:
     length = sum(evaluation.lengths) / max(1, len(evaluation.lengths))
     difference = signed(evaluation.return_mean - evaluation.return_random)
     return [f"{evaluation.step:,}", *map(number, figures), difference, number(length), str(len(returns))]
+
+
+def policy_tables(report: Report) -> str:
+    """What the policy told about itself at the last evaluation."""
+    last = report.evaluations[-1:]
+    return "".join(section(title, policy_table(found)) for e in last for title, found in e.tables.items())
+
+
+def policy_table(found: Table) -> str:
+    head = cells("th", ["", *found.columns], 10**6)
+    lines = "".join(f"<tr>{policy_row(name, values, found)}</tr>" for name, values in found.rows.items())
+    return f'<div class="card scroll"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
+
+
+def policy_row(name: str, values: Sequence[float], found: Table) -> str:
+    """Shares are also shaded, so that a diagonal is seen at a glance."""
+    first = f'<td class="text">{escape(name)}</td>'
+    if not found.shares:
+        return first + cells("td", [number(value) for value in values], 10**6)
+    shaded = '<td class="figure share" style="--share:{:.2f}">{}</td>'
+    return first + "".join(shaded.format(0 if math.isnan(value) else value, number(value)) for value in values)
 
 
 def reward_terms(report: Report) -> str:

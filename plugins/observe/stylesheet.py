@@ -77,6 +77,7 @@ thead th {
 }
 th:first-child, td:first-child { text-align: left; }
 td.text, th.text { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+td.share { background: color-mix(in srgb, var(--measure) calc(var(--share) * 65%), transparent); }
 pre {
   margin: 0; white-space: pre-wrap; overflow-wrap: anywhere;
   font: 13px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", monospace;

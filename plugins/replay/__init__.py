@@ -20,4 +20,11 @@ def agentctl_replays() -> list[Component]:
             ("numba", "lz4"),
             extra="replay",
         ),
+        Component(
+            "demonstrations",
+            f"{here}.demonstrations:Demonstrations",
+            "recorded episodes, learnt from in epochs (BC)",
+            ("minari", "pyarrow", "PIL", "lz4"),
+            extra="replay,record",
+        ),
     ]

@@ -66,16 +66,21 @@ class Rollout:
         if self._buffer is None or not self.ready():
             raise RuntimeError(f"rollout holds {self._filled} of {self._length} steps: sample() only when ready()")
         steps, buffer = self._buffer.steps, self._buffer
+        step = steps["step"]
         self._filled = 0
         index, final_state = _join(buffer.finals, steps["state"])
         return Batch(
             state=steps["state"],
+            first=step["first"],
+            action=step["action"],
+            reward=step["reward"],
+            ended=step["ended"],
+            cut=step["cut"],
             extras=steps["extras"],
             carry=buffer.carry,
             next_state=buffer.next_state,
             final_index=index,
             final_state=final_state,
-            **steps["step"],
         )
 
     def save(self) -> Snapshot:
