@@ -50,7 +50,9 @@ class PolicySection(Section):
     """The policy's block."""
 
     expert: dict[str, Any] | None = Field(
-        None, description="who it learns from: a policy with its options, its name, or the folder of a run"
+        None,
+        description="who it learns from: a policy with its options, its name, or the folder of a run",
+        json_schema_extra={"anyOf": [{"type": "string"}, {"type": "object"}, {"type": "null"}]},
     )
 
 

@@ -31,9 +31,17 @@ from agentctl.world_models.tabular import Tabular
 # what ships
 
 
+NEED_OTHERS = {
+    "agentctl.agents.dagger:DAgger",
+    "agentctl.agents.saved:SavedPolicy",
+    "agentctl.plugins.replay.demonstrations:Demonstrations",
+}
+"""Components that need an expert, a run or a recording; tests/test_dagger.py and tests/test_bc.py have them."""
+
+
 def shipped() -> Iterator[Any]:
     """Every built-in component, one per class; those that need an extra are slow and skipped without it."""
-    seen = set()
+    seen = set(NEED_OTHERS)
     for plugin in Registry().plugins.values():
         for kind, row in plugin.components:
             if plugin.builtin and row.target not in seen:

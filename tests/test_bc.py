@@ -1,0 +1,359 @@
+"""Behaviour cloning moves as torch's losses say, is judged beside never looking, and is not taken in by habit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from running import call, composed, differing, kill_and_resume, latest, loop_of, start, written
+from torch.nn import functional as F
+
+from agentctl.agents.bc import BC
+from agentctl.core.assembly import assemble
+from agentctl.core.errors import AgentctlError, ConfigError
+from agentctl.core.protocols import Setup
+from agentctl.core.recording import Episode, Recorder, Recording
+from agentctl.core.types import Batch
+
+SEEN = spaces.Dict({"x": spaces.Box(-1, 1, (3,))})
+PLANS = {
+    "discrete": spaces.Discrete(4, start=2),
+    "multi-discrete": spaces.MultiDiscrete([3, 2]),
+    "continuous": spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 10.0], np.float32)),
+}
+
+
+def clone(action_space: spaces.Space[Any], space: spaces.Dict = SEEN, **config: Any) -> BC:
+    return BC(BC.Config(hidden=(16,), threads=1, **config), Setup(space, action_space, 1))
+
+
+def shown(state: dict[str, np.ndarray], action: np.ndarray, first: np.ndarray | None = None, **more: Any) -> Batch:
+    """N steps that follow each other, as the replay gives them: (1, N, ...)."""
+    count = len(action)
+    nothing = np.zeros((1, count), bool)
+    return Batch(
+        state={key: array[None] for key, array in state.items()},
+        first=nothing if first is None else first[None],
+        action=action[None], reward=np.zeros((1, count), np.float32), ended=nothing, cut=nothing, extras={}, carry={},
+        next_state=state, final_index=np.zeros((0, 2), np.int64), final_state={}, **more,
+    )  # fmt: skip
+
+
+def drawn(action_space: spaces.Space[Any], count: int = 32) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    action_space.seed(0)
+    x = np.random.default_rng(0).uniform(-1, 1, (count, 3)).astype(np.float32)
+    return {"x": x}, np.stack([action_space.sample() for _ in range(count)])
+
+
+# --- the loss ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_an_update_is_that_of_torchs_loss_and_adam(name: str) -> None:
+    agent, oracle = clone(PLANS[name]), clone(PLANS[name])
+    net = oracle._cloner.actor.net
+    adam = torch.optim.Adam(net.parameters(), 1e-3, eps=1e-8)
+    state, action = drawn(PLANS[name])
+    for _ in range(3):
+        agent.learn(shown(state, action))
+        adam.zero_grad()
+        features = net.encoder({"x": torch.from_numpy(state["x"])})
+        torch_loss(name, net.policy, features, torch.from_numpy(action)).backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 10.0)
+        adam.step()
+    for mine, theirs in zip(agent._cloner.actor.net.parameters(), net.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=1e-5)
+
+
+def torch_loss(name: str, head: Any, features: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+    if name == "discrete":
+        return F.cross_entropy(head.logits(features), action - 2)
+    if name == "multi-discrete":
+        parts = torch.split(head.logits(features), [3, 2], dim=1)
+        return sum(F.cross_entropy(part, action[:, i]) for i, part in enumerate(parts))
+    scaled = torch.stack([action[:, 0] / 2, action[:, 1] / 5 - 1], dim=1)
+    spread = head.log_std.exp().expand_as(scaled) ** 2
+    return F.gaussian_nll_loss(head.mean(features), scaled, spread, full=True, eps=0) * 2
+
+
+def test_what_is_masked_is_neither_learnt_nor_done() -> None:
+    space = spaces.Dict({**SEEN.spaces, "action_mask": spaces.Box(0, 1, (4,), np.int8)})
+    agent = clone(spaces.Discrete(4), space, lr=1e-2)
+    state, action = drawn(spaces.Discrete(4))
+    mask = np.ones((len(action), 4), np.int8)
+    mask[:, 1] = 0
+    action = np.where(action == 1, 0, action)
+    for _ in range(30):
+        agent.learn(shown({**state, "action_mask": mask}, action))
+    acted = agent.act({}, {**state, "action_mask": mask}, np.zeros(len(action), bool)).action
+    assert 1 not in acted
+    only_two = np.zeros_like(mask)
+    only_two[:, 2] = 1
+    assert set(agent.act({}, {**state, "action_mask": only_two}, np.zeros(len(action), bool)).action) == {2}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_it_does_what_was_shown(name: str) -> None:
+    """A rule that the eye could read: the clone follows it where it was shown nothing, as its judgement says."""
+    agent = clone(PLANS[name], lr=1e-2)
+    rng = np.random.default_rng(1)
+
+    def rule(x: np.ndarray) -> np.ndarray:
+        if name == "discrete":
+            return 2 + (x[:, 0] > 0) + 2 * (x[:, 1] > 0)
+        if name == "multi-discrete":
+            return np.stack([np.digitize(x[:, 0], [-0.3, 0.3]), x[:, 1] > 0], axis=1).astype(np.int64)
+        return np.stack([2 * x[:, 0], 5 + 5 * x[:, 1]], axis=1).astype(np.float32)
+
+    for _ in range(400):
+        x = rng.uniform(-1, 1, (64, 3)).astype(np.float32)
+        agent.learn(shown({"x": x}, rule(x)))
+    fresh = rng.uniform(-1, 1, (500, 3)).astype(np.float32)
+    figures = agent.judge(shown({"x": fresh}, rule(fresh), held_out=True))
+    if name == "continuous":
+        assert figures["held_out_error"] < 0.1 < 0.4 < figures["mean_action_error"]
+        return
+    assert figures["held_out_accuracy"] > 0.9
+    assert figures["majority_accuracy"] < 0.5
+    assert figures["calibration_error"] < 0.1
+    acted = agent.act({}, {"x": fresh}, np.zeros(500, bool)).action
+    assert (acted == rule(fresh)).reshape(500, -1).all(1).mean() == pytest.approx(figures["held_out_accuracy"])
+
+
+# --- judged -----------------------------------------------------------------------------------------------------------
+
+
+def test_it_plays_as_it_was_judged_best_and_stops_when_it_gets_worse() -> None:
+    """Few samples with noisy labels are soon learnt by heart."""
+    rng = np.random.default_rng(0)
+    agent = clone(spaces.Discrete(2), lr=3e-2, patience=4)
+
+    def noisy(count: int) -> Batch:
+        x = rng.uniform(-1, 1, (count, 3)).astype(np.float32)
+        return shown({"x": x}, np.where(rng.random(count) < 0.3, x[:, 0] < 0, x[:, 0] > 0).astype(np.int64))
+
+    known, held_out = noisy(40), noisy(2000)
+    held_out.held_out = True
+    losses = []
+    while not agent.finished:
+        for _ in range(5):
+            agent.learn(known)
+        losses.append(agent.judge(held_out)["held_out_loss"])
+        assert len(losses) < 200, "it never overfits: the test proves nothing"
+    assert int(np.argmin(losses)) == len(losses) - 1 - 4
+    policy = agent._best.net({"x": torch.from_numpy(held_out.state["x"])}, {}, torch.zeros(1, 2000, dtype=torch.bool))
+    choice = torch.from_numpy(held_out.action[0])[:, None]
+    assert float(-policy.policy.log_prob(choice).mean().detach()) == pytest.approx(min(losses), abs=1e-5)
+
+
+def test_figures_are_those_counted_by_hand() -> None:
+    """Two episodes: 0 0 0 1 1 | 1 0; of what follows something, 2 of 5 steps are new."""
+    agent = clone(spaces.Discrete(2))
+    action = np.array([0, 0, 0, 1, 1, 1, 0])
+    first = np.array([1, 0, 0, 0, 0, 1, 0], bool)
+    x = np.random.default_rng(0).uniform(-1, 1, (7, 3)).astype(np.float32)
+    agent.learn(shown({"x": x[:3]}, action[:3]))
+    figures = agent.judge(shown({"x": x}, action, first, held_out=True))
+    predicted = agent.act({}, {"x": x}, first).action
+    assert figures["held_out_accuracy"] == pytest.approx((predicted == action).mean())
+    assert figures["majority_accuracy"] == pytest.approx(4 / 7)
+    assert figures["repeat_accuracy"] == pytest.approx(3 / 5)
+    assert figures["changed_accuracy"] == pytest.approx((predicted == action)[[3, 6]].mean())
+    tables = agent.tables()
+    (name,) = [title for title in tables if title.startswith("Confusion")]
+    for row in (0, 1):
+        expected = [(predicted[action == row] == column).mean() for column in (0, 1)]
+        assert tables[name].rows[str(row)] == pytest.approx(expected)
+
+
+# --- copycat ----------------------------------------------------------------------------------------------------------
+
+
+def copycat_frames(goal: np.ndarray, before: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """uint8 (N, 2, 12, 12). The old frame shows what was done before; the new one two dim lights, alike for goal 0."""
+    frames = np.zeros((len(goal), 2, 12, 12), np.uint8)
+    frames[np.arange(len(goal)), 0, :, :] = np.where(before == 1, 255, 60)[:, None, None]
+    left = rng.integers(0, 2, len(goal))
+    right = left ^ goal
+    frames[:, 1, 2:5, 1:4] = 30 * left[:, None, None]
+    frames[:, 1, 7:10, 8:11] = 30 * right[:, None, None]
+    return frames
+
+
+def taught_by_habit(drop_history: float) -> tuple[dict[str, float], float]:
+    """Judgement and score (share of right actions in play) of a clone of a player whose actions seldom change."""
+    space = spaces.Dict({"frames": spaces.Box(0, 255, (2, 12, 12), np.uint8)})
+    how = {"drop_history": drop_history}
+    agent = clone(spaces.Discrete(2), space, augment=how, width=0.5, lr=1e-3, precision="fp32")
+    rng = np.random.default_rng(0)
+    goal = np.cumsum(rng.random(4001) < 0.1) % 2
+    frames = copycat_frames(goal[1:], goal[:-1], rng)
+    known, rest = np.arange(3000), np.arange(3000, 4000)
+    for _ in range(300):
+        some = rng.choice(known, 64)
+        agent.learn(shown({"frames": frames[some]}, goal[1:][some]))
+    judged = agent.judge(shown({"frames": frames[rest]}, goal[1:][rest], held_out=True))
+    done, right = np.zeros(1, np.int64), []
+    for target in goal[1:1001]:
+        seen = copycat_frames(np.array([target]), done, rng)
+        done = agent.act({}, {"frames": seen}, np.zeros(1, bool)).action
+        right.append(done[0] == target)
+    return judged, float(np.mean(right))
+
+
+def test_a_copycat_looks_good_and_plays_badly_and_dropping_history_cures_it() -> None:
+    """Where the picture gives away the last action, copying it is right nine times in ten, and worth nothing."""
+    judged, score = taught_by_habit(drop_history=0.0)
+    assert judged["held_out_accuracy"] > 0.85  # looks good
+    assert judged["repeat_accuracy"] > 0.85  # no better than repeating ...
+    assert judged["changed_accuracy"] < 0.2  # ... and this is what shows it
+    assert score < 0.65
+    judged, score = taught_by_habit(drop_history=0.9)
+    assert judged["changed_accuracy"] > 0.9
+    assert score > 0.9
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+
+def recorded(folder: Path, episodes: int = 12, length: int = 40) -> Path:
+    """A player of CartPole's space who goes where the pole leans."""
+    space = assemble(composed({**cartpole(folder), "replay": False})).game.observation_space
+    writer = Recorder(folder, space, spaces.Discrete(2), {})
+    rng = np.random.default_rng(0)
+    for _ in range(episodes):
+        vector = rng.uniform(-0.2, 0.2, (length + 1, 4)).astype(np.float32)
+        writer.write(
+            Episode({"vector": vector}, (vector[:-1, 2] > 0).astype(np.int64), np.ones(length, np.float32), True)
+        )
+    return folder
+
+
+def cartpole(recording: Path, **run: int) -> dict[str, Any]:
+    return {
+        "game": {"name": "gym", "id": "CartPole-v1", "batch": 2},
+        "perception": ["vector"],
+        "policy": {"name": "bc", "hidden": [16], "patience": None},
+        "replay": {"name": "demonstrations", "recordings": [str(recording)], "batch_size": 16, "validation": 0.25},
+        "run": {"steps": 4000, "cycle_steps": 500, **run},
+        "evaluation": {"episodes": 2, "max_steps": 50},
+    }
+
+
+def test_no_game_is_played_while_it_learns(tmp_path: Path) -> None:
+    loop = loop_of(cartpole(recorded(tmp_path / "rec")))
+    loop.assembly.game.reset = loop.assembly.game.step = None  # type: ignore[assignment, method-assign]
+    loop.train()
+    assert loop.at.step >= 4000
+    assert loop.at.metrics["held_out_accuracy"] > 0.9 > loop.at.metrics["majority_accuracy"]
+
+
+def test_a_run_ends_when_nothing_gets_better(tmp_path: Path) -> None:
+    data = cartpole(recorded(tmp_path / "rec"), steps=10_000_000, cycle_steps=1_000_000)
+    data["policy"] |= {"patience": 3, "lr": 0.05}
+    loop = loop_of(data, tmp_path / "run")
+    loop.train()
+    assert loop.at.step < 1_000_000
+    assert loop.run.evaluations[-1].step == loop.at.step
+    assert any(title.startswith("Calibration") for title in loop.run.evaluations[-1].tables)
+    again = loop_of(data, tmp_path / "run")  # what is finished stays so
+    again.resume(latest(tmp_path / "run"))
+    again.train()
+    assert again.at.step == loop.at.step
+
+
+def test_killed_and_resumed_equals_never_stopped_to_the_bit(tmp_path: Path) -> None:
+    file = written(cartpole(recorded(tmp_path / "rec"), steps=20_000, cycle_steps=1_000), tmp_path)
+    whole = start("run", file, "--out", tmp_path / "whole", "--json")
+    killed = tmp_path / "killed"
+    hits = kill_and_resume(["run", file, "--out", killed, "--json"], killed, kills=2, within=0.3)
+    _, errors = whole.communicate(timeout=120)
+    assert whole.returncode == 0, errors
+    assert hits > 0, "no kill came in time: the test proves nothing"
+    assert differing(latest(killed), latest(tmp_path / "whole")) == []
+
+
+def test_a_damaged_episode_is_left_out_and_told_of(tmp_path: Path) -> None:
+    data = cartpole(recorded(tmp_path / "rec"))
+    file = next((tmp_path / "rec" / "3").glob("*.parquet"))
+    file.write_bytes(file.read_bytes()[:100])
+    done = call("run", written(data, tmp_path), "--out", tmp_path / "run", "--json")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert any(line.get("kind") == "recording" and "episode 3 is damaged" in line["text"] for line in lines)
+
+
+def test_changed_recordings_are_not_resumed_with(tmp_path: Path) -> None:
+    data = cartpole(recorded(tmp_path / "rec"))
+    loop_of(data, tmp_path / "run").train()
+    next((tmp_path / "rec" / "0").glob("*.parquet")).unlink()
+    with pytest.raises(AgentctlError, match="recordings have changed"):
+        loop_of(data, tmp_path / "run").resume(latest(tmp_path / "run"))
+
+
+def test_missing_recordings_are_named(tmp_path: Path) -> None:
+    with pytest.raises(AgentctlError, match="agentctl record"):
+        assemble(composed(cartpole(tmp_path / "none")))
+
+
+# --- the replay -------------------------------------------------------------------------------------------------------
+
+
+def filled(tmp_path: Path, **options: Any) -> Any:
+    loop = loop_of({**cartpole(recorded(tmp_path / "rec")), **{"run": {"steps": 1, "cycle_steps": 1}}})
+    data = cartpole(tmp_path / "rec")
+    data["replay"] |= options
+    loop = loop_of(data)
+    loop._take_in(loop.assembly.replay)  # type: ignore[arg-type]
+    return loop.assembly.replay
+
+
+def epoch(replay: Any) -> tuple[list[Batch], Batch]:
+    """The batches of an epoch, and the one that is held out."""
+    batches: list[Batch] = []
+    while True:
+        batch = replay.sample()
+        if batch.held_out:
+            return batches, batch
+        batches.append(batch)
+
+
+def test_an_epoch_holds_every_step_once_and_nothing_that_is_held_out(tmp_path: Path) -> None:
+    replay = filled(tmp_path)
+    played = np.concatenate([e.observations["vector"][:-1] for e in Recording(tmp_path / "rec").episodes()])
+    for _ in range(2):
+        batches, judged = epoch(replay)
+        learnt = np.concatenate([batch.state["vector"][0] for batch in batches])
+        assert len(learnt) == 9 * 40
+        assert judged.state["vector"].shape == (1, 3 * 40, 4)
+        together = np.concatenate([learnt, judged.state["vector"][0]])
+        assert np.array_equal(np.sort(together, axis=0), np.sort(played, axis=0))
+    assert judged.first[0].sum() == 3
+
+
+def test_no_sample_reaches_over_the_end_of_an_episode(tmp_path: Path) -> None:
+    replay = filled(tmp_path, length=7)
+    batches, _ = epoch(replay)
+    for batch in batches:
+        assert len(batch.first) == 7
+        assert not batch.first[1:].any()
+
+
+def test_at_least_one_episode_is_held_out_and_never_all() -> None:
+    from agentctl.plugins.replay.demonstrations import held_out
+
+    rng = np.random.default_rng(0)
+    assert [int(held_out(n, 0.1, rng).sum()) for n in (1, 2, 5, 20, 100)] == [0, 1, 1, 2, 10]
+    assert held_out(5, 0.0, rng).sum() == 0
+
+
+def test_a_recording_of_another_game_is_refused_before_learning(tmp_path: Path) -> None:
+    data = cartpole(recorded(tmp_path / "rec"))
+    data["game"] = {"name": "gym", "id": "Acrobot-v1", "batch": 2}
+    with pytest.raises(ConfigError, match="its actions are"):
+        loop_of(data).train()
