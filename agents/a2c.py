@@ -7,11 +7,13 @@ the value of the state it stopped in.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from agentctl.agents.on_policy import Actor, ActorConfig, Samples, explained_variance
+from agentctl.agents.on_policy import Actor, ActorConfig, Samples, annealed, explained_variance
 from agentctl.core.nn.arrays import to_array
 from agentctl.core.nn.memory import keep_freed_memory
 from agentctl.core.nn.shards import one_core
@@ -43,16 +45,12 @@ class A2C:
 
     @one_core()
     def learn(self, batch: Batch) -> Metrics:
-        config = self._config
-        if self._actor.net.sees_images:
-            keep_freed_memory()
-        rate = config.lr * (max(0.0, 1 - self._steps / config.anneal_steps) if config.anneal_steps else 1.0)
-        samples = self._actor.samples(batch, config.gamma, config.gae_lambda)
-        figures = self._update(samples, rate)
+        rate = annealed(self._config.lr, self._steps, self._config.anneal_steps)
+        gradients, metrics = differentiate(self._actor, batch, self._config)
+        rmsprop(self._weights, gradients, self._squares, rate, self._config)
+        self._actor.refresh()
         self._steps += batch.reward.size
-        explained = explained_variance(batch.extras["value"], to_array(samples.target).reshape(batch.reward.shape))
-        named = dict(zip(FIGURES, figures.tolist(), strict=True))
-        return {**named, "explained_variance": explained, "learning_rate": rate}
+        return {**metrics, "learning_rate": rate}
 
     def save(self) -> Snapshot:
         squares: dict[str, Array] = {f"rmsprop/{i}": square.cpu().numpy() for i, square in enumerate(self._squares)}
@@ -65,37 +63,44 @@ class A2C:
         self._steps = int(snapshot.data["steps"])
         self._actor.refresh()
 
-    def _update(self, samples: Samples, lr: float) -> Tensor:
-        def loss(part: Tensor) -> tuple[Tensor, Tensor]:
-            figures = self._figures(samples.take(part)) / samples.advantage.numel()
-            policy_loss, value_loss, entropy = figures
-            return policy_loss + self._config.value_coef * value_loss - self._config.entropy * entropy, figures
-
-        shards, parameters = self._actor.shards, list(self._actor.fast.parameters())
-        parts = torch.arange(samples.count).tensor_split(min(shards.threads, samples.count))
-        gradients, figures = shards.gradients(loss, parts, parameters)
-        summed = [torch.stack([part.float() for part in parts]).sum(0) for parts in zip(*gradients, strict=True)]
-        self._move(summed, lr)
-        return figures
-
-    def _figures(self, old: Samples) -> Tensor:
-        """Sums over the samples, in the order of ``FIGURES``, (3,)."""
-        new = self._actor.fast(old.state, old.carry, old.first)
-        policy_loss = -new.policy.log_prob(old.choice.flatten(0, 1)) * old.advantage.flatten()
-        error = 0.5 * (new.value - old.target.flatten()) ** 2
-        return torch.stack([part.sum() for part in (policy_loss, error, new.policy.entropy())])
-
-    @torch.no_grad()
-    def _move(self, gradients: list[Tensor], lr: float) -> None:
-        """RMSProp (Tieleman and Hinton 2012), by the gradients shortened to ``max_grad_norm``."""
-        config = self._config
-        length = torch.stack([gradient.norm() for gradient in gradients]).norm()
-        scale = (config.max_grad_norm / (length + 1e-6)).clamp(max=1.0)
-        for weight, gradient, square in zip(self._weights, gradients, self._squares, strict=True):
-            gradient *= scale
-            square.mul_(config.decay).addcmul_(gradient, gradient, value=1 - config.decay)
-            weight.addcdiv_(gradient, square.sqrt().add_(config.eps), value=-lr)
-        self._actor.refresh()
-
 
 FIGURES = ("policy_loss", "value_loss", "entropy")
+
+
+def differentiate(actor: Actor, batch: Batch, config: A2C.Config) -> tuple[list[Tensor], Metrics]:
+    """The gradients of a rollout's loss, mean over its steps, in the order of the parameters; and what explains it."""
+    if actor.net.sees_images:
+        keep_freed_memory()
+    samples = actor.samples(batch, config.gamma, config.gae_lambda)
+
+    def loss(part: Tensor) -> tuple[Tensor, Tensor]:
+        figures = _figures(actor, samples.take(part)) / samples.advantage.numel()
+        policy_loss, value_loss, entropy = figures
+        return policy_loss + config.value_coef * value_loss - config.entropy * entropy, figures
+
+    parts = torch.arange(samples.count).tensor_split(min(actor.shards.threads, samples.count))
+    gradients, figures = actor.shards.gradients(loss, parts, list(actor.fast.parameters()))
+    summed = [torch.stack([part.float() for part in parts]).sum(0) for parts in zip(*gradients, strict=True)]
+    explained = explained_variance(batch.extras["value"], to_array(samples.target).reshape(batch.reward.shape))
+    return summed, {**dict(zip(FIGURES, figures.tolist(), strict=True)), "explained_variance": explained}
+
+
+def _figures(actor: Actor, old: Samples) -> Tensor:
+    """Sums over the samples, in the order of ``FIGURES``, (3,)."""
+    new = actor.fast(old.state, old.carry, old.first)
+    policy_loss = -new.policy.log_prob(old.choice.flatten(0, 1)) * old.advantage.flatten()
+    error = 0.5 * (new.value - old.target.flatten()) ** 2
+    return torch.stack([part.sum() for part in (policy_loss, error, new.policy.entropy())])
+
+
+@torch.no_grad()
+def rmsprop(
+    weights: Sequence[Tensor], gradients: Sequence[Tensor], squares: Sequence[Tensor], lr: float, config: A2C.Config
+) -> None:
+    """RMSProp (Tieleman and Hinton 2012), by the gradients shortened to ``max_grad_norm``. All three are changed."""
+    length = torch.stack([gradient.norm() for gradient in gradients]).norm()
+    scale = (config.max_grad_norm / (length + 1e-6)).clamp(max=1.0)
+    for weight, gradient, square in zip(weights, gradients, squares, strict=True):
+        gradient *= scale
+        square.mul_(config.decay).addcmul_(gradient, gradient, value=1 - config.decay)
+        weight.addcdiv_(gradient, square.sqrt().add_(config.eps), value=-lr)

@@ -60,7 +60,7 @@ class Actor:
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Bring the copy, if there is one, up to date."""
+        """Bring the copy up to date."""
         for twin, weight in zip(self.twins, self.net.parameters(), strict=False):
             twin.copy_(weight)
 
@@ -203,6 +203,11 @@ def gae(batch: Batch, following: Array, gamma: float, lam: float) -> Array:
     for t in reversed(range(len(delta))):
         running = advantage[t] = delta[t] + carried[t] * running
     return advantage
+
+
+def annealed(lr: float, steps: int, anneal_steps: int | None) -> float:
+    """The learning rate after ``steps``: it falls linearly to 0 over ``anneal_steps``, or not at all."""
+    return lr * (max(0.0, 1 - steps / anneal_steps) if anneal_steps else 1.0)
 
 
 def explained_variance(value: Array, target: Array) -> float:

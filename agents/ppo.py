@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from agentctl.agents.on_policy import Actor, ActorConfig, Samples, explained_variance
+from agentctl.agents.on_policy import Actor, ActorConfig, Samples, annealed, explained_variance
 from agentctl.core.nn.adam import ShardedAdam
 from agentctl.core.nn.arrays import to_array
 from agentctl.core.nn.memory import keep_freed_memory
@@ -56,7 +56,7 @@ class PPO:
         config = self._config
         if self._actor.net.sees_images:
             keep_freed_memory()
-        rate = config.lr * (max(0.0, 1 - self._steps / config.anneal_steps) if config.anneal_steps else 1.0)
+        rate = annealed(config.lr, self._steps, config.anneal_steps)
         samples = self._actor.samples(batch, config.gamma, config.gae_lambda)
         figures: list[Tensor] = []
         for _ in range(config.epochs):

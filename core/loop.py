@@ -10,21 +10,18 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import numpy as np
-
 from agentctl.core.assembly import Assembly
 from agentctl.core.audience import Audience
 from agentctl.core.checkpoint import latest_checkpoint, read_checkpoint, write_checkpoint
+from agentctl.core.collector import Collector
+from agentctl.core.crew import Crew
 from agentctl.core.errors import ConfigError
 from agentctl.core.evaluate import Evaluator
-from agentctl.core.guard import Guard
-from agentctl.core.pipeline import cut_everywhere
-from agentctl.core.playback import playback
-from agentctl.core.protocols import ExplainedPolicy, JudgedPolicy, OfflineReplay, PrioritisedReplay
-from agentctl.core.recording import Recording
+from agentctl.core.protocols import ExplainedPolicy, OfflineReplay, SharedPolicy
 from agentctl.core.run import Evaluation, Progress, Run
 from agentctl.core.standing import Standing, check_numbers, load_part
-from agentctl.core.types import Batch, Decision, Snapshot, Transition
+from agentctl.core.study import Study, finished
+from agentctl.core.types import Metrics, Snapshot
 
 LEARNT = ("policy", "world_model", "reward")
 """The parts that a failure leaves as they are; the others go back to the last checkpoint."""
@@ -41,14 +38,12 @@ class Loop:
         self.at = Standing.before_the_first_step(assembly.batch)
         self.at.evaluations, self.at.step = run.evaluations, step
         self.stop_asked = False
-        self._offline = assembly.replay if isinstance(assembly.replay, OfflineReplay) else None
         self._resumed_from: Path | None = None
         self._notes: list[str] = []  # what a resumed run's user should know
-        guarded = isinstance(assembly.policy, Guard) and assembly.replay is not None
-        self._empty_replay: Snapshot | None = assembly.replay.save() if guarded else None  # type: ignore[union-attr]
         self._began = time.perf_counter()
         self._began_step = step
         self._evaluating = 0.0  # seconds, not counted in steps per second
+        self._games = self._players()
         for guard in assembly.guards().values():
             guard.notify = self.audience.notify
 
@@ -60,26 +55,26 @@ class Loop:
                 self._one_cycle()
             if not self.stop_asked and not self.at.evaluated:  # a resumed run whose last evaluation was stopped
                 self.evaluate()
-                self._pause()
+                self._games.pause()
                 self._save()
             if self.stop_asked:
                 self.audience.notify("stop", f"stopped by the user at step {self.at.step:,}; everything is saved")
         finally:
-            self.assembly.game.close()
+            self._games.close()
 
     def play(self) -> None:
         """Act for ``run.steps`` steps or until stopped, with the policy's best actions and without learning."""
-        policy, at = self.assembly.policy, self.at
+        policy, at, games = self.assembly.policy, self.at, self._collector()
         self.audience.open()
         try:
-            self._begin()
+            games.begin()
             self._began = time.perf_counter()
             while at.step < self.settings.steps and not self.stop_asked:
-                seen = self._advance(policy.act(at.flow.policy, at.state, at.flow.first))
+                seen = games.advance(policy.act(at.flow.policy, at.state, at.flow.first))
                 self.assembly.rewards.score(seen)
-                self._count(seen)
+                games.count(seen)
         finally:
-            self.assembly.game.close()
+            games.close()
 
     def ask_to_stop(self) -> None:
         """End the cycle after the current step, then save (the first Ctrl-C). Safe in a signal handler."""
@@ -96,7 +91,7 @@ class Loop:
         guards = found["loop"].data.pop("guards")
         for name, guard in self.assembly.guards().items():
             guard.errors = guards.get(name, 0)
-        self.at = Standing.of(found["loop"], found.get("game"))
+        self.at = self._games.at = Standing.of(found["loop"], found.get("game"))
         self.run.evaluations = self.at.evaluations
         self._check_fit()
         self._resumed_from, self._began_step = path, self.at.step
@@ -134,31 +129,43 @@ class Loop:
 
     @property
     def _done(self) -> bool:
-        policy = self.assembly.policy
-        return self.at.step >= self.settings.steps or (isinstance(policy, JudgedPolicy) and policy.finished)
+        return self.at.step >= self.settings.steps or finished(self.assembly)
+
+    def _players(self) -> Collector | Crew | Study:
+        """Who plays the games: this process, worker processes that train together, or nobody: they were recorded."""
+        rest = (self.assembly, self.at, self.audience, self._learned, lambda: self.stop_asked)
+        if isinstance(self.assembly.policy, SharedPolicy):
+            return Crew(*rest)
+        return Study(*rest) if isinstance(self.assembly.replay, OfflineReplay) else Collector(*rest)
+
+    def _collector(self) -> Collector:
+        return Collector(self.assembly, self.at, self.audience, self._learned, lambda: self.stop_asked)
+
+    def _learned(self, metrics: Metrics) -> None:
+        """After every learning step."""
+        self.at.metrics |= metrics
+        self.audience.tell_all("learned", self.progress())
+        self.at.tally.reported()
 
     def _start(self) -> None:
         """Begin with a checkpoint, or go on from one."""
         self.audience.open()
         for text in self._notes:
             self.audience.notify("resume", text)
-        if self._offline is not None:
-            self._take_in(self._offline)
         if self._resumed_from is None:
-            self._begin()
-            self._pause()
+            self._games.begin()
+            self._games.pause()
             self._write()
-        elif self.at.game is not None:
-            self.assembly.game.reset(self._game_seed())
-            load_part(self.assembly.game, self.at.game, f"{self._resumed_from}: game")
-        self._go_on()
+        else:
+            self._games.restore(self._resumed_from)
+        self._games.go_on()
         self._began = time.perf_counter()
 
     def _one_cycle(self) -> None:
         at, cycle = self.at, self.settings.cycle_steps
         target = min(at.step - at.step % cycle + cycle, self.settings.steps)
         try:
-            self._collect(target)
+            self._games.collect(target)
         except Exception:
             self._keep_what_was_learnt()
             raise
@@ -171,121 +178,17 @@ class Loop:
             raise
         self._save()
 
-    def _collect(self, target: int) -> None:
-        """Explore and learn up to ``target`` steps, or to the step after which a stop was asked for."""
-        policy, at, last = self.assembly.policy, self.at, False
-        if self._offline is not None:
-            self._study(self._offline, target)
-            return
-        while not last:
-            last = self.stop_asked or at.step + self.assembly.batch >= target
-            seen = self._advance(policy.explore(at.flow.policy, at.state, at.flow.first))
-            if last:
-                self._pause()
-                if at.game is None:
-                    cut_everywhere(seen)
-            self.assembly.rewards.score(seen)
-            self._remember(seen)
-            self._count(seen)
-            self._learn()
-
-    def _take_in(self, replay: OfflineReplay) -> None:
-        """Show the replay what was recorded, as this run sees it."""
-        for folder in replay.recordings:
-            recording = Recording(folder)
-            for number, why in recording.damaged.items():
-                self.audience.notify("recording", f"{folder}: episode {number} is damaged and left out: {why}")
-            for seen in playback(recording, self.assembly):
-                replay.add(seen)
-
-    def _study(self, replay: OfflineReplay, target: int) -> None:
-        """Learn from what was recorded, up to ``target`` steps of it, counted as often as they are learnt from."""
-        while self.at.step < target and not self._done and not self.stop_asked:
-            batch = replay.sample()
-            self.at.step += 0 if batch.held_out else batch.reward.size
-            self._learn_from(batch)
-
-    def _advance(self, decision: Decision) -> Transition:
-        """One step of every row."""
-        parts, at = self.assembly, self.at
-        seen = parts.pipeline.advance(at.flow, at.state, decision, parts.game.step(decision.action))
-        at.state = seen.next_state
-        return seen
-
-    def _remember(self, seen: Transition) -> None:
-        """Give the replay a step. It never mixes what a policy and its fallback leave for their learning."""
-        replay, at = self.assembly.replay, self.at
-        assert replay is not None, "training needs a replay"
-        if self._empty_replay is not None:
-            names = [*seen.decision.extras, *seen.carry]
-            if at.learns_from not in ([], names):
-                replay.load(self._empty_replay)
-                self.audience.notify("replay", "emptied: another policy acts now, which learns from other figures")
-            at.learns_from = names
-        replay.add(seen)
-
-    def _count(self, seen: Transition) -> None:
-        self.at.step += len(seen.reward)
-        self.at.tally.count(seen)
-        self.audience.stepped(seen)
-
-    def _learn(self) -> None:
-        """From every batch that is due."""
-        replay = self.assembly.replay
-        while replay is not None and replay.ready():
-            batch = replay.sample()
-            self._learn_from(batch)
-            if batch.error is not None and isinstance(replay, PrioritisedReplay):
-                replay.reprioritise(batch)
-
-    def _learn_from(self, batch: Batch) -> None:
-        parts = self.assembly
-        if batch.held_out:
-            metrics = dict(parts.policy.judge(batch)) if isinstance(parts.policy, JudgedPolicy) else {}
-        else:
-            metrics = dict(parts.policy.learn(batch))
-        if not batch.held_out and parts.pipeline.world_model is not None:
-            metrics |= {f"world_model/{name}": value for name, value in parts.pipeline.world_model.learn(batch).items()}
-        self.at.metrics |= {name: float(value) for name, value in metrics.items()}
-        self.audience.tell_all("learned", self.progress())
-        self.at.tally.reported()
-
     def _evaluate_when_due(self) -> None:
         every = self.assembly.composition.settings.evaluation.every
         if self.at.cycle % every == 0 or self._done:
             self.evaluate()
-
-    def _begin(self) -> None:
-        """Start all games, and with them all episodes."""
-        parts, at = self.assembly, self.at
-        if self._offline is not None:
-            return
-        observation = parts.game.reset(self._game_seed())
-        at.flow, at.state = parts.pipeline.begin(observation, parts.batch, parts.policy.initial(parts.batch))
-
-    def _pause(self) -> None:
-        """Take the games' state for a checkpoint; where they cannot give it, they stop here and are started anew."""
-        self.at.game = None if self._offline is not None else self.assembly.game.save()
-        if self.at.game is None and self._offline is None:
-            self.at.restarts += 1
-            self.at.tally.abandon()
-
-    def _go_on(self) -> None:
-        """After a checkpoint, written or read."""
-        if self.at.game is None:
-            self._begin()
-        self.at.game = None
-
-    def _game_seed(self) -> int:
-        """The seed of the games after this many restarts: the same in a run that never stopped and a resumed one."""
-        return int(np.random.SeedSequence((self.settings.seed, self.at.restarts)).generate_state(1)[0] % 2**31)
 
     def _save(self) -> None:
         path = self._write()
         if path is not None:
             self.audience.tell_all("saved", path, self.progress())
         if not self._done and not self.stop_asked:
-            self._go_on()
+            self._games.go_on()
 
     def _write(self) -> Path | None:
         if self.run.folder is None:

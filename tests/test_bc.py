@@ -305,11 +305,10 @@ def test_missing_recordings_are_named(tmp_path: Path) -> None:
 
 
 def filled(tmp_path: Path, **options: Any) -> Any:
-    loop = loop_of({**cartpole(recorded(tmp_path / "rec")), **{"run": {"steps": 1, "cycle_steps": 1}}})
-    data = cartpole(tmp_path / "rec")
+    data = cartpole(recorded(tmp_path / "rec"))
     data["replay"] |= options
     loop = loop_of(data)
-    loop._take_in(loop.assembly.replay)  # type: ignore[arg-type]
+    loop._games.begin()
     return loop.assembly.replay
 
 
