@@ -3,28 +3,37 @@
 agentctl bench dqn-atari                 # ours, its parts, and the floor that the parts set
 agentctl bench dqn-atari --peer sb3      # and Stable-Baselines3's DQN, in turn (needs opencv-python-headless)
 agentctl bench dqn-atari --rainbow       # and ours with all six parts of Rainbow
+agentctl bench dqn-atari --rainbow --peer cleanrl   # and CleanRL's: its checkout is CLEANRL, CLEANRL_PYTHON runs it
 
 Everywhere: 8 rows, a batch of 32 every 4 steps, a replay of 100 000 steps, the Nature CNN on 4 gray frames of 84 x 84,
-and a target that moves every 8 000 steps. Each window is a process of its own with OpenMP's idle threads asleep, which
-suits the peer and changes nothing for ours. Measured once learning has begun. One step is four emulator frames.
+and a target that moves every 8 000 steps; CleanRL's Rainbow plays one row, all it can. Each window is a process of its
+own with OpenMP's idle threads asleep, which suits the peers and changes nothing for ours. Measured once learning has
+begun. One step is four emulator frames.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import resource
 import statistics
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _pong import BATCH, assembled, loop_rates, sb3_rates
 from _results import Report
-from _turns import Rates, Times, add_floor, compare, fastest, now, rates, windows_in_turn
+from _turns import Rates, Times, add_floor, compare, fastest, rates, windows_in_turn
 
-BATCH, EVERY, SAMPLES = 8, 4, 32
+EVERY, SAMPLES = 4, 32
 WARM_UP = 512  # steps before learning begins, and of learning that are not counted
 CYCLE = 1024  # steps that the parts are measured over
-GOALS = {"sb3": 2.0}
+GOALS = {"sb3": 2.0, "cleanrl": 4.0}
 RAINBOW = {"dueling": True, "noisy": 0.5, "distribution": "c51"}
 
 
@@ -33,10 +42,12 @@ def main() -> None:
     if options.measure:
         print(json.dumps(MEASURES[options.measure](options.length)))
         return
-    names = ["ours", *(["rainbow"] if options.rainbow else []), *options.peer]
-    windows = windows_in_turn(__file__, [*names, "parts"], options.rounds, options.length)
+    rainbows = ["rainbow", *(["cleanrl"] if "cleanrl" in options.peer else [])] if options.rainbow else []
+    plain = ["ours", *(["sb3"] if "sb3" in options.peer else [])]
+    windows = windows_in_turn(__file__, [*plain, *rainbows, "parts"], options.rounds, options.length)
     report = Report("dqn-atari")
-    compare(report, windows, {name: TITLES[name] for name in names}, GOALS)
+    for names in filter(None, (plain, rainbows)):
+        compare(report, windows, {name: TITLES[name] for name in names}, GOALS)
     add_floor(report, windows["parts"], CYCLE, statistics.median(found["second"] for found in windows["ours"]))
     path = report.write()
     if options.json:
@@ -66,39 +77,13 @@ def rainbow(steps: int) -> Rates:
 
 
 def ours_rate(steps: int, replay: str, length: int = 1, **policy: Any) -> Rates:
-    """The framework's own loop, without files."""
-    from agentctl.core.loop import Loop
-    from agentctl.core.run import Observer, Run
-    from agentctl.core.types import Transition
-
-    class Stopwatch(Observer):
-        times: list[Times] = []
-
-        def stepped(self, transition: Transition) -> None:
-            self.times.append(now())
-
-    watch = Stopwatch()
-    Loop(pong(2 * WARM_UP + steps, replay, length, **policy), Run(None, {}, {}, observers=[watch])).train()
-    return rates(steps, watch.times[2 * WARM_UP // BATCH - 1], watch.times[-1])
+    return loop_rates(pong(2 * WARM_UP + steps, replay, length, **policy), 2 * WARM_UP, steps)
 
 
 def pong(steps: int, replay: str = "uniform", length: int = 1, **policy: Any) -> Any:
-    from agentctl.core.assembly import assemble
-    from agentctl.core.config import compose_document
-    from agentctl.core.document import Document
-    from agentctl.core.plugins import Switches
-
     sampling = {"capacity": 100_000, "warmup": WARM_UP, "every": EVERY, "batch_size": SAMPLES, "length": length}
-    data = {
-        "game": {"name": "atari/pong", "batch": BATCH},
-        "perception": ["pixels"],
-        "reward": ["clip"],
-        "policy": {"name": "dqn", "target_every": 8_000, "double": False, **policy},
-        "replay": {"name": replay, **sampling},
-        "run": {"steps": steps, "cycle_steps": steps},
-        "evaluation": {"episodes": 1, "max_steps": 1},
-    }
-    return assemble(compose_document(Document(None, data), Switches()))
+    agent = {"name": "dqn", "target_every": 8_000, "double": False, **policy}
+    return assembled(agent, {"name": replay, **sampling}, steps)
 
 
 def parts(steps: int) -> Rates:
@@ -138,35 +123,48 @@ def parts(steps: int) -> Rates:
     }
 
 
-# --- the peer ---------------------------------------------------------------------------------------------------------
+# --- the peers --------------------------------------------------------------------------------------------------------
 
 
 def sb3(steps: int) -> Rates:
-    """Stable-Baselines3's DQN with the settings of its zoo for Atari, on its own emulators."""
-    import ale_py  # noqa: F401  registers the games
-    from stable_baselines3 import DQN
-    from stable_baselines3.common.callbacks import BaseCallback
-    from stable_baselines3.common.env_util import make_atari_env
-    from stable_baselines3.common.vec_env import VecFrameStack
-
-    class Stopwatch(BaseCallback):
-        times: list[Times] = []
-
-        def _on_step(self) -> bool:
-            self.times.append(now())
-            return True
-
-    watch = Stopwatch()
-    emulators = VecFrameStack(make_atari_env("PongNoFrameskip-v4", BATCH, seed=0), 4)
+    """With the settings of its zoo for Atari."""
     settings: dict[str, Any] = {"buffer_size": 100_000, "learning_starts": WARM_UP, "batch_size": SAMPLES}
     settings |= {"train_freq": 1, "gradient_steps": BATCH // EVERY, "target_update_interval": 8_000}
-    model = DQN("CnnPolicy", emulators, optimize_memory_usage=False, device="cpu", **settings)
-    model.learn(2 * WARM_UP + steps, callback=watch)
-    return rates(steps, watch.times[2 * WARM_UP // BATCH - 1], watch.times[(2 * WARM_UP + steps) // BATCH - 1])
+    return sb3_rates("DQN", {**settings, "optimize_memory_usage": False}, 2 * WARM_UP, steps)
 
 
-MEASURES: dict[str, Callable[[int], Rates]] = {"ours": ours, "rainbow": rainbow, "parts": parts, "sb3": sb3}
-TITLES = {"ours": "agentctl", "rainbow": "agentctl as Rainbow", "sb3": "Stable-Baselines3"}
+def cleanrl(steps: int) -> Rates:
+    """CleanRL's rainbow_atari.py, by the difference of a short and a long run: it takes no stopwatch."""
+    short, long = (cleanrl_times(2 * WARM_UP + count) for count in (0, steps))
+    return rates(steps, short, long)
+
+
+def cleanrl_times(steps: int) -> Times:
+    """What a whole run of it takes."""
+    home = Path(os.environ["CLEANRL"])
+    options = {"env-id": "PongNoFrameskip-v4", "buffer-size": 100_000, "learning-starts": WARM_UP}
+    words = [f"--{name}={value}" for name, value in {**options, "total-timesteps": steps}.items()]
+    command = [os.environ.get("CLEANRL_PYTHON", sys.executable), "cleanrl/rainbow_atari.py", *words]
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    environment = {**os.environ, "PYTHONPATH": str(home)}
+    subprocess.run(command, cwd=home, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+    passed, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return passed, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+MEASURES: dict[str, Callable[[int], Rates]] = {
+    "ours": ours,
+    "rainbow": rainbow,
+    "parts": parts,
+    "sb3": sb3,
+    "cleanrl": cleanrl,
+}
+TITLES = {
+    "ours": "agentctl",
+    "rainbow": "agentctl as Rainbow",
+    "sb3": "Stable-Baselines3",
+    "cleanrl": "CleanRL's Rainbow",
+}
 
 if __name__ == "__main__":
     main()
