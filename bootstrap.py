@@ -23,14 +23,18 @@ STAMP = VENV / "agentctl-installed"
 DEFAULT_GAME = HERE / "configs" / "atari" / "default.yaml"
 WINDOWS = os.name == "nt"
 
-ALL_EXTRAS = ("atari", "export", "record", "replay", "tensorboard", "torch", "video")
+ALL_EXTRAS = ("atari", "export", "record", "replay", "tensorboard", "torch", "video", "window")
 CHECKS = {
     "ruff check": ("ruff", "check", "."),
     "ruff format": ("ruff", "format", "--check", "."),
     "mypy": ("mypy", "-p", "agentctl"),
     "pytest": ("pytest",),
 }
-SYSTEM_PACKAGES = {"chromium": ("chromium", "chromium-browser", "google-chrome")}
+SYSTEM_PACKAGES = {
+    "chromium": ("chromium", "chromium-browser", "google-chrome"),
+    "xdotool": ("xdotool",),
+    "xvfb": ("Xvfb",),
+}
 """What apt calls a package that tests use, and the programs of which one will do."""
 
 USAGE, NOT_READY, STOPPED = 2, 4, 130  # exit codes

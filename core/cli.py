@@ -37,6 +37,7 @@ def main() -> None:
     """Run the command line; a user's error is a message and an exit code, never a traceback."""
     # Passive waiting must be set before torch loads OpenMP: spinning threads steal the cores from emulation.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # standard output is for what `--json` promises
     try:
         app()
     except AgentctlError as error:

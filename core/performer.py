@@ -36,8 +36,15 @@ def performer(
     asked = compose(game, overrides, off, switches).registry.components("policy")
     if name not in asked:
         raise ConfigError(f"--agent {agent}: neither a run's folder nor a policy{did_you_mean(name, asked)}")
-    played = _without_replay(compose(game, [*overrides, f"policy={name}"], off, switches))
+    played = _without("replay", compose(game, [*overrides, f"policy={name}"], off, switches))
     return assemble(played, batch=_rows(played, rows))
+
+
+def unmanned(game: Path, overrides: Sequence[str], off: Sequence[str], switches: Switches) -> Assembly:
+    """One row of ``game`` with its stages and rewards, for a person to play; its own policy is not built."""
+    assembly = performer(game, "random", 1, overrides, off, switches)
+    assembly.composition = _without("policy", assembly.composition)
+    return assembly
 
 
 def expert_of(composition: Composition) -> str:
@@ -57,8 +64,8 @@ def _as_run(game: Composition, run: Composition) -> Composition:
     return replace(run, chosen=tuple(chosen))
 
 
-def _without_replay(composition: Composition) -> Composition:
-    return replace(composition, chosen=tuple(part for part in composition.chosen if part.kind != "replay"))
+def _without(kind: str, composition: Composition) -> Composition:
+    return replace(composition, chosen=tuple(part for part in composition.chosen if part.kind != kind))
 
 
 def _rows(composition: Composition, most: int) -> int:

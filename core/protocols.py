@@ -101,6 +101,22 @@ class Game(Protocol):
 
 
 @runtime_checkable
+class Playable(Game, Protocol):
+    """A game that tells how a person plays it: `agentctl record --human`. Without, its actions are keys by number."""
+
+    @property
+    def keys(self) -> Mapping[tuple[str, ...], Any]:
+        """Keys held together, by their names in pygame -> one row's action: ``{("up", "space"): 10, (): 0}``.
+
+        ``()`` is what to do while no key is held; without it the game waits, and each press is one step.
+        """
+
+    @property
+    def fps(self) -> float:
+        """Steps a second at which it is well played; where it waits, how fast a key held down repeats."""
+
+
+@runtime_checkable
 class Perception(Protocol):
     """Observation -> percept: named arrays of fixed shape. Each perception adds what it knows."""
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from minari.dataset.minari_storage import MinariStorage
 
 FORMAT = "parquet"
+METADATA = "metadata.json"
 TOTAL, TERM = "total", "term/"
 
 
@@ -55,7 +56,7 @@ class Recorder:
         self, folder: Path, observation_space: spaces.Dict, action_space: spaces.Space[Any], about: Mapping[str, Any]
     ) -> None:
         """``about``: plain data on how it came about: game, agent, config, versions. Raises ConfigError when taken."""
-        if folder.exists() and any(folder.iterdir()):
+        if is_taken(folder):
             raise ConfigError(f"{folder}: there is something already; choose another --out")
         import_minari()
         from minari import __version__
@@ -64,6 +65,7 @@ class Recorder:
         self.folder, self._count, self._bytes = folder, 0, 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            (folder / METADATA).unlink(missing_ok=True)
             self._storage = MinariStorage.new(
                 folder, observation_space, action_space, data_format=FORMAT, jpeg_encoding=False
             )
@@ -104,7 +106,7 @@ class Recorder:
 
     def _update(self, changes: Mapping[str, Any]) -> None:
         """Minari's ``update_metadata``, but atomic: its own writes the file in place, which a kill leaves cut off."""
-        path = self.folder / "metadata.json"
+        path = self.folder / METADATA
         known = json.loads(path.read_text(encoding="utf-8"))
         aside = path.with_name(".metadata.writing")
         aside.write_text(json.dumps({**known, **changes}), encoding="utf-8")
@@ -213,6 +215,17 @@ class Recording:
             terms={name.removeprefix(TERM): values for name, values in extras.items() if name != TOTAL},
             total=extras.get(TOTAL, np.zeros(0, np.float32)),
         )
+
+
+def is_taken(folder: Path) -> bool:
+    """Whether a new recording there would harm something: one that was stopped before its first episode does not."""
+    there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if there != {METADATA}:
+        return bool(there)
+    try:
+        return bool(json.loads((folder / METADATA).read_text(encoding="utf-8"))["total_episodes"])
+    except (ValueError, KeyError, TypeError):
+        return True
 
 
 def import_minari() -> None:

@@ -33,18 +33,15 @@ def record(
     done = Recorded()
     rows = len(player.flow.time)
     left = games // rows + (np.arange(rows) < games % rows)
-    returns = np.zeros(rows)
     while left.any() and not stopped():
         seen = player.step(tape, state)
         state = seen.next_state
-        returns += seen.reward
         for episode in tape.finished(seen):
             if left[episode.row]:
                 recorder.write(episode)
                 done.episodes += 1
                 done.steps += episode.length
-        done.returns += returns[seen.over & (left > 0)].tolist()
-        returns[seen.over] = 0.0
+        done.returns += [tape.returns[row][-1] for row in np.flatnonzero(seen.over & (left > 0))]
         left[seen.over] = np.maximum(left[seen.over] - 1, 0)
     return done
 
@@ -55,19 +52,27 @@ class Tape:
     Config: ClassVar[type[BaseConfig]] = BaseConfig
 
     def __init__(self, game: Game) -> None:
-        self._game = game
+        self.game = game
         self.observation_space, self.action_space, self.clock = game.observation_space, game.action_space, game.clock
         self.frame, self.save, self.load, self.close = game.frame, game.save, game.load, game.close
 
     def reset(self, seed: int) -> Arrays:
-        observation = self._game.reset(seed)
+        observation = self.game.reset(seed)
         rows = len(next(iter(observation.values())))
         self._takes = [Take(row, [_row(observation, row)]) for row in range(rows)]
+        self.score = np.zeros(rows)  # of each row's game so far
+        self.time = np.zeros(rows, np.int64)  # its steps
+        self.returns: list[list[float]] = [[] for _ in range(rows)]  # of each row's whole games
         return observation
 
     def step(self, action: Array) -> Step:
-        self._last = self._game.step(action)
-        return self._last
+        self._last = step = self.game.step(action)
+        self.score += step.reward
+        self.time += 1
+        for row in np.flatnonzero(step.finished):
+            self.returns[row].append(float(self.score[row]))
+            self.score[row] = self.time[row] = 0
+        return step
 
     def finished(self, seen: Transition) -> list[Episode]:
         """Take in the last step, now that it is scored; the episodes that it finished."""

@@ -122,8 +122,8 @@ def test_with_uv_and_no_gpu_a_cpu_torch_is_tried_first() -> None:
 
 
 def test_missing_system_packages_are_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert bootstrap.missing_system_packages(having()) == ["chromium"]
-    assert bootstrap.missing_system_packages(having("google-chrome")) == []
+    assert bootstrap.missing_system_packages(having()) == ["chromium", "xdotool", "xvfb"]
+    assert bootstrap.missing_system_packages(having("google-chrome", "xdotool", "Xvfb")) == []
     monkeypatch.setattr(bootstrap, "ensure_installed", lambda extras: False)
     monkeypatch.setattr(bootstrap, "missing_system_packages", lambda: ["chromium"])
     monkeypatch.setattr(bootstrap, "call", lambda command: 0)

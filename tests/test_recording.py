@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ import minari
 import numpy as np
 import pytest
 from gymnasium import spaces
-from running import call, composed, loop_of, start, written
+from running import ROOT, call, composed, loop_of, start, written
 
 from agentctl.core.assembly import assemble
 from agentctl.core.errors import AgentctlError, ConfigError
@@ -28,6 +29,8 @@ CARTPOLE = {
     "run": {"steps": 96, "cycle_steps": 96},
     "evaluation": {"episodes": 1, "max_steps": 20},
 }
+PAGE = (ROOT / "docs" / "recording.md").read_text(encoding="utf-8")
+PAGE_RECORDS = "agentctl record toy/lantern --agent expert --games 20"
 LANTERN = ("record", "toy/lantern", "--agent", "random", "--json")
 
 
@@ -76,6 +79,20 @@ def test_minari_reads_it(lantern: Path) -> None:
         assert np.array_equal(theirs.rewards, mine.rewards)
         assert bool(theirs.terminations[-1]) is mine.ended
         assert len(theirs.observations["picture"]) == len(theirs.actions) + 1
+
+
+def test_the_page_reads_it_as_pasted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = call("record", *PAGE_RECORDS.split()[2:], "--out", tmp_path / "recordings" / "toy-lantern-expert")
+    assert done.returncode == 0, done.stderr
+    assert f"{PAGE_RECORDS} " in PAGE
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 20
+    assert all(line.endswith("1.0") for line in lines)
 
 
 def test_it_tells_how_it_came_about(lantern: Path) -> None:
@@ -180,6 +197,21 @@ def test_a_folder_that_holds_something_is_not_written_into(lantern: Path) -> Non
     done = call(*LANTERN, "--out", lantern)
     assert done.returncode == 2
     assert "choose another --out" in done.stderr
+
+
+def test_a_recording_that_was_stopped_before_its_first_episode_is_in_nobodys_way(tmp_path: Path) -> None:
+    recorder(tmp_path / "rec")
+    recorder(tmp_path / "rec").write(numbers(5))
+    assert list(Recording(tmp_path / "rec").lengths) == [0]
+    with pytest.raises(ConfigError, match="choose another --out"):
+        recorder(tmp_path / "rec")
+
+
+@pytest.mark.parametrize("content", ["{}", "what else is called so", '{"total_episodes": 1}'])
+def test_what_may_be_somebodys_is_not_written_over(tmp_path: Path, content: str) -> None:
+    (tmp_path / "metadata.json").write_text(content)
+    with pytest.raises(ConfigError, match="choose another --out"):
+        recorder(tmp_path)
 
 
 # --- who plays --------------------------------------------------------------------------------------------------------

@@ -14,7 +14,14 @@ import typer
 from agentctl.core.commands.options import Json, Plug, switches
 from agentctl.core.commands.output import print_json, print_table
 
-EXTRAS = {"torch": "torch", "ale_py": "atari", "imageio_ffmpeg": "video", "tensorboardX": "tensorboard"}
+EXTRAS = {
+    "torch": "torch",
+    "ale_py": "atari",
+    "imageio_ffmpeg": "video",
+    "tensorboardX": "tensorboard",
+    "minari": "record",
+    "pygame": "window",
+}
 """Import names of the optional parts, and the extra that brings each."""
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import statistics
+import sys
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -12,15 +14,17 @@ import typer
 
 from agentctl.core.commands.options import Game, Json, Off, Plug, Set, find_config, switches
 from agentctl.core.commands.output import print_json, print_table, print_text
-from agentctl.core.errors import AgentctlError
+from agentctl.core.errors import AgentctlError, ConfigError
 
 if TYPE_CHECKING:
     from agentctl.core.assembly import Assembly
     from agentctl.core.playback import Comparison
-    from agentctl.core.recording import Recording
+    from agentctl.core.recording import Recorder, Recording
     from agentctl.core.tape import Recorded
 
 MOST_SHOWN = 10
+HUMAN = "human"
+STOPPING = b"stopping: what was recorded is kept; once more stops at once\n"
 
 
 class FailOn(StrEnum):
@@ -42,8 +46,15 @@ class Stop:
 def record(
     game: Game,
     agent: Annotated[
-        str, typer.Option(metavar="RUN|NAME|expert", help="who plays: a run's folder, a policy, the game's own expert")
-    ] = "random",
+        str | None,
+        typer.Option(
+            metavar="RUN|NAME|expert", help="who plays: a run's folder, a policy (default: random), an expert"
+        ),
+    ] = None,
+    human: Annotated[bool, typer.Option("--human", help="you play, by keyboard, in a window")] = False,
+    fps: Annotated[
+        float | None, typer.Option(min=0.1, help="with --human: steps a second (default: the game's)")
+    ] = None,
     games: Annotated[int, typer.Option(min=1, help="whole games to record")] = 10,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="the recording's folder (default: recordings/<game>-<agent>)")
@@ -54,18 +65,19 @@ def record(
     json_: Json = False,
 ) -> None:
     """Record whole games as a Minari dataset: observations, actions, rewards, and how they came about."""
-    from agentctl.core.performer import performer
-
-    assembly = performer(find_config(game), agent, games, set_ or (), off or (), switches(plugin))
-    folder = out or Path("recordings") / _name(assembly, agent)
+    who = _player(agent, human, fps)
+    assembly = _assembled(find_config(game), who, games, (set_ or [], off or [], plugin or []))
+    folder = out or Path("recordings") / _name(assembly, who)
     stop = Stop()
-    done = _record(assembly, agent, folder, games, stop)
-    summary = {"recording": str(folder), "agent": agent, **asdict(done), **_statistics(done.returns)}
+    done = _record_person(assembly, folder, games, fps, stop) if human else _record(assembly, who, folder, games, stop)
+    summary = {"recording": str(folder), "agent": who, **asdict(done), **_statistics(done.returns)}
     if json_:
         print_json({**summary, "stopped": stop.stop_asked})
     elif done.returns:
         text = f"{len(done.returns)} games, {done.steps:,} steps, return {summary['return_mean']:.2f}"
         print_text(f"{text} +- {summary['return_std']:.2f}: {folder}")
+    else:
+        print_text(f"no game was played to its end: {folder}")
     if stop.stop_asked:
         raise typer.Exit(130)
 
@@ -96,24 +108,74 @@ def replay(
         raise typer.Exit(1)
 
 
+def _player(agent: str | None, human: bool, fps: float | None) -> str:
+    """Who plays. Raises ConfigError for options that contradict each other."""
+    if human and agent is not None:
+        raise ConfigError(f"--human and --agent {agent}: only one of them can play; leave one out")
+    if fps is not None and not human:
+        raise ConfigError(
+            "--fps is the speed of a person's game; add --human, or leave it out: agents play at full speed"
+        )
+    return HUMAN if human else agent or "random"
+
+
+def _assembled(game: Path, who: str, games: int, words: tuple[list[str], list[str], list[str]]) -> Assembly:
+    from agentctl.core.performer import performer, unmanned
+
+    overrides, off, plugins = words
+    if who == HUMAN:
+        return unmanned(game, overrides, off, switches(plugins))
+    return performer(game, who, games, overrides, off, switches(plugins))
+
+
 def _record(assembly: Assembly, agent: str, folder: Path, games: int, stop: Stop) -> Recorded:
     from agentctl.core.evaluate import Player
-    from agentctl.core.recording import Recorder
     from agentctl.core.runner import stopping
     from agentctl.core.tape import Tape
     from agentctl.core.tape import record as record_games
 
-    game, policy = assembly.game, assembly.policy
-    seed = assembly.composition.settings.run.seed
-    recorder = Recorder(folder, game.observation_space, game.action_space, _about(assembly, agent))
+    tape, policy = Tape(assembly.game), assembly.policy
+    recorder = _recorder(assembly, agent, folder)
     player = Player(assembly.pipeline, lambda flow, state: policy.act(flow.policy, state, flow.first), assembly.rewards)
-    tape = Tape(game)
-    try:
-        with stopping(stop, b"stopping: what was recorded is kept; once more stops at once\n"):
-            state = player.begin(tape.reset(seed), policy.initial(assembly.batch))
-            return record_games(player, tape, state, recorder, games, lambda: stop.stop_asked)
-    finally:
-        game.close()
+    with closing(tape), stopping(stop, STOPPING):
+        state = player.begin(tape.reset(_seed(assembly)), policy.initial(assembly.batch))
+        return record_games(player, tape, state, recorder, games, lambda: stop.stop_asked)
+
+
+def _record_person(assembly: Assembly, folder: Path, games: int, fps: float | None, stop: Stop) -> Recorded:
+    """The same with a window; it opens before the folder is made, so that where there is none nothing is left."""
+    from agentctl.core.evaluate import Player
+    from agentctl.core.keyboard import Keyboard
+    from agentctl.core.runner import stopping
+    from agentctl.core.tape import Tape
+    from agentctl.core.tape import record as record_games
+
+    tape, title = Tape(assembly.game), _game(assembly)
+    with closing(tape), stopping(stop, STOPPING):
+        observation = tape.reset(_seed(assembly))
+        with closing(Keyboard(tape, title, fps, stop)) as keyboard:
+            recorder = _recorder(assembly, HUMAN, folder)
+            sys.stderr.write(f"keys: {', '.join(keyboard.keys.names)}; P pauses, Escape ends\n")
+            player = Player(assembly.pipeline, keyboard.act, assembly.rewards)
+            state = player.begin(observation, {})
+            return record_games(player, tape, state, recorder, games, keyboard.ended)
+
+
+def _recorder(assembly: Assembly, agent: str, folder: Path) -> Recorder:
+    from agentctl.core.recording import Recorder
+
+    return Recorder(folder, assembly.game.observation_space, assembly.game.action_space, _about(assembly, agent))
+
+
+def _seed(assembly: Assembly) -> int:
+    return assembly.composition.settings.run.seed
+
+
+def _game(assembly: Assembly) -> str:
+    """The game's name."""
+    chosen = assembly.composition.one("game")
+    assert chosen is not None
+    return chosen.name
 
 
 def _about(assembly: Assembly, agent: str) -> dict[str, Any]:
@@ -122,15 +184,11 @@ def _about(assembly: Assembly, agent: str) -> dict[str, Any]:
 
     lock = make_lock(assembly.composition)
     versions = {name: lock[name] for name in ("python", "packages", "plugins")}
-    chosen = assembly.composition.one("game")
-    assert chosen is not None
-    return {"game": chosen.name, "agent": agent, "rows": assembly.batch, "config": lock["config"], **versions}
+    return {"game": _game(assembly), "agent": agent, "rows": assembly.batch, "config": lock["config"], **versions}
 
 
 def _name(assembly: Assembly, agent: str) -> str:
-    chosen = assembly.composition.one("game")
-    assert chosen is not None
-    return f"{chosen.name.replace('/', '-')}-{Path(agent).name}"
+    return f"{_game(assembly).replace('/', '-')}-{Path(agent).name}"
 
 
 def _statistics(returns: list[float]) -> dict[str, float | None]:

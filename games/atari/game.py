@@ -45,6 +45,10 @@ PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
 }
 """What each named protocol fixes; picture size, stack and frame skip have its values (84, 84, 4, 4) by default."""
 
+FRAMES_PER_SECOND = 60
+KEYS = {"UP": "up", "DOWN": "down", "LEFT": "left", "RIGHT": "right", "FIRE": "space"}
+"""What the names of actions are made of (`UPRIGHTFIRE`; `NOOP` of nothing), and the key for each."""
+
 
 class AtariGame:
     """B copies of one game, each with a seed of its own."""
@@ -96,9 +100,20 @@ class AtariGame:
         if config.colour == "rgb":
             shape = (*(shape if config.stack > 1 else shape[1:]), 3)
         self.observation_space = spaces.Dict({"pixels": spaces.Box(0, 255, shape, np.uint8)})
-        self.action_space: spaces.Space[Any] = spaces.Discrete(action_count(config.rom, config.full_action_space))
+        self.action_space: spaces.Space[Any] = spaces.Discrete(len(action_names(config.rom, config.full_action_space)))
         self._shape = (self.batch, *shape)
         self._emulators: AtariVectorEnv | None = None
+
+    @property
+    def keys(self) -> dict[tuple[str, ...], int]:
+        """The arrows and space, together where the game has an action for it."""
+        names = action_names(self.config.rom, self.config.full_action_space)
+        return {tuple(KEYS[word] for word in KEYS if word in name): action for action, name in enumerate(names)}
+
+    @property
+    def fps(self) -> float:
+        """The console's own speed."""
+        return FRAMES_PER_SECOND / self.config.frame_skip
 
     def reset(self, seed: int) -> Arrays:
         """Start B games. Returns ``pixels``, uint8.
@@ -191,5 +206,6 @@ def row_seeds(seed: int, batch: int) -> Array:
 
 
 @cache
-def action_count(rom: str, full: bool) -> int:
-    return len(action_set(open_rom(rom, sticky=0.0, seed=0), full))
+def action_names(rom: str, full: bool) -> tuple[str, ...]:
+    """In the order of the actions: `NOOP`, `UPRIGHTFIRE` ..."""
+    return tuple(action.name for action in action_set(open_rom(rom, sticky=0.0, seed=0), full))

@@ -18,11 +18,14 @@ from gymnasium.wrappers import FlattenObservation
 from pydantic import ConfigDict, Field, field_validator
 
 from agentctl.core.errors import NotReadyError, did_you_mean
+from agentctl.core.keys import Combinations
 from agentctl.core.protocols import BaseConfig, Clock, Setup
 from agentctl.core.types import Array, Arrays, Final, Snapshot, Step
+from agentctl.games.gym.keys import keys_of_env
 from agentctl.games.gym.observations import has_named_arrays, named_parts
 
 MASK = "action_mask"
+FPS = 30  # gymnasium.utils.play's, for environments that name none
 
 
 class GymGame:
@@ -54,6 +57,7 @@ class GymGame:
         self._parts = named_parts(probe.observation_space)
         self._name = "" if isinstance(probe.observation_space, spaces.Dict) else next(iter(self._parts))
         self._renders = "rgb_array" in probe.metadata.get("render_modes", ())
+        self.fps = float(probe.metadata.get("render_fps") or FPS)
         shown = {name: part.space for name, part in self._parts.items()}
         mask = info.get(MASK)
         self._mask_shape = mask.shape if isinstance(mask, np.ndarray) and MASK not in shown else None
@@ -61,6 +65,15 @@ class GymGame:
             shown[MASK] = spaces.Box(0, 1, self._mask_shape, np.int8)
         self.observation_space = spaces.Dict(shown)
         self.action_space: spaces.Space[Any] = probe.action_space
+
+    @property
+    def keys(self) -> Combinations:
+        """The environment's own, else those that are known for it, else its actions by number."""
+        env = make_row(self.config)
+        try:
+            return keys_of_env(env)
+        finally:
+            env.close()
 
     def reset(self, seed: int) -> Arrays:
         """Start B episodes. Returns the arrays of ``observation_space``, each (B, ...)."""
@@ -88,7 +101,7 @@ class GymGame:
             raise RuntimeError("reset(seed) must come before the first frame")
         if not self._renders:
             raise NotReadyError(
-                f"{self.config.id} draws no pictures (it has no render mode `rgb_array`): record no video"
+                f"{self.config.id} draws no pictures (it has no render mode `rgb_array`): there is nothing to show"
             )
         try:
             return np.asarray(self._rows.envs[0].render(), np.uint8)

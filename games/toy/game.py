@@ -7,6 +7,7 @@ asks for a perception (it shows pixels), a memory (the door must be remembered),
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -18,6 +19,7 @@ from agentctl.core.types import Array, Arrays, Final, Snapshot, Step
 from agentctl.games.toy import art
 
 MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))  # up, right, down, left as (row, column)
+KEYS: Mapping[tuple[str, ...], int] = {("up",): 0, ("right",): 1, ("down",): 2, ("left",): 3}
 FRAME_SCALE = 4
 
 MAZE = (
@@ -52,6 +54,8 @@ class Lantern:
             return self
 
     clock: ClassVar[Clock] = Clock("pausable")
+    keys: ClassVar[Mapping[tuple[str, ...], int]] = KEYS
+    fps: ClassVar[float] = 10.0
 
     def __init__(self, config: Config, setup: Setup) -> None:
         self.config = config
