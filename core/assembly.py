@@ -15,7 +15,7 @@ from agentctl.core.errors import AgentctlError, ConfigError, NotReadyError, Plug
 from agentctl.core.guard import Guard, guarded
 from agentctl.core.pipeline import Pipeline, describe, joined
 from agentctl.core.plugins import KINDS, LISTS
-from agentctl.core.protocols import Game, Policy, Replay, Reward, Setup, WorldModel
+from agentctl.core.protocols import Game, Policy, Replay, Reward, Setup, SharedPolicy, WorldModel
 from agentctl.core.types import Array, Transition
 
 
@@ -121,6 +121,7 @@ def assemble(composition: Composition, batch: int | None = None, folder: Path | 
     rewards = _rewards(composition, setup, rows)
     policy: Policy = _stage(composition, "policy", setup, rows)[0]
     replay: Replay | None = _stage(composition, "replay", setup, rows)[0]
+    _check_shared(composition, policy)
     pipeline = Pipeline(perceptions, world_model, memory)
     return Assembly(composition, setup, game, pipeline, policy, rewards, replay, rows)
 
@@ -192,6 +193,22 @@ def _rewards(composition: Composition, setup: Setup, rows: list[Row]) -> Rewards
     return Rewards(parts)
 
 
+def _check_shared(composition: Composition, policy: Policy) -> None:
+    """Raise ConfigError for what worker processes cannot do: they share the policy, and nothing else that learns."""
+    chosen, model = composition.one("policy"), composition.one("world_model")
+    assert chosen is not None
+    if not isinstance(policy, SharedPolicy):
+        return
+    workers = f"policy {chosen.name!r}, which {policy.workers} worker processes train,"
+    if chosen.fallback is not None:
+        loc = chosen.fallback.loc
+        stand_in = f"{composition.document.origin(loc)}: {chosen.fallback.name!r} cannot be the fallback of {workers}"
+        raise ConfigError(f"{stand_in} since each would decide alone when it takes over: remove `fallback`")
+    if model is not None:
+        where = f"{composition.document.origin(model.loc)}: world_model {model.name!r} cannot stand before {workers}"
+        raise ConfigError(f"{where} since each would learn a model of its own: use --off world_model")
+
+
 def _misfit(composition: Composition, chosen: Chosen, setup: Setup, error: Exception) -> str:
     """Both stages with their YAML lines, the space between them, and where in the code the second said no."""
     origin, frame = composition.document.origin, traceback.extract_tb(error.__traceback__)[-1]
@@ -228,6 +245,17 @@ def blame(error: BaseException, composition: Composition) -> Chosen | None:
             continue  # a helper of the one already found
         found = owner or modules.get(module, found)
     return found
+
+
+def crashed(error: Exception, composition: Composition) -> AgentctlError:
+    """What to print when a component failed: where, and the exact switch that disables it."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    what = f"{type(error).__name__}: {error} [{frame.filename}:{frame.lineno}]"
+    culprit = blame(error, composition)
+    if culprit is None:
+        return AgentctlError(f"the run failed: {what}; the last checkpoint is kept")
+    where, who = composition.document.origin(culprit.loc), f"{culprit.kind} {culprit.name!r} (plugin {culprit.plugin})"
+    return PluginError(f"{where}: {who} failed: {what}; {way_out(culprit)}")
 
 
 def way_out(culprit: Chosen) -> str:

@@ -14,8 +14,10 @@ from agentctl.core.assembly import Assembly
 from agentctl.core.audience import Audience
 from agentctl.core.checkpoint import latest_checkpoint, read_checkpoint, write_checkpoint
 from agentctl.core.collector import Collector
+from agentctl.core.crew import Crew
 from agentctl.core.errors import ConfigError
 from agentctl.core.evaluate import Evaluator
+from agentctl.core.protocols import SharedPolicy
 from agentctl.core.run import Evaluation, Progress, Run
 from agentctl.core.standing import Standing, check_numbers, load_part
 from agentctl.core.types import Metrics, Snapshot
@@ -40,7 +42,7 @@ class Loop:
         self._began = time.perf_counter()
         self._began_step = step
         self._evaluating = 0.0  # seconds, not counted in steps per second
-        self._games = self._collector()
+        self._games = self._players()
         for guard in assembly.guards().values():
             guard.notify = self.audience.notify
 
@@ -121,6 +123,12 @@ class Loop:
             self.audience.tell(observer, "frames", played.frames, evaluation)
         self.run.evaluations.append(evaluation)
         self.audience.tell_all("evaluated", evaluation)
+
+    def _players(self) -> Collector | Crew:
+        """Who plays the games: this process, or worker processes where they train the policy together."""
+        if not isinstance(self.assembly.policy, SharedPolicy):
+            return self._collector()
+        return Crew(self.assembly, self.at, self.audience, self._learned, lambda: self.stop_asked)
 
     def _collector(self) -> Collector:
         return Collector(self.assembly, self.at, self.audience, self._learned, lambda: self.stop_asked)

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from gymnasium import spaces
 from pydantic import BaseModel, ConfigDict
 
+from agentctl.core.shared import Shared
 from agentctl.core.types import (
     Array,
     Arrays,
@@ -193,6 +194,23 @@ class ExportablePolicy(Policy, Protocol):
 
     def export_onnx(self, path: Path, about: Mapping[str, str]) -> None:
         """What ``act`` holds best, without chance; ``about`` becomes the file's metadata."""
+
+
+@runtime_checkable
+class SharedPolicy(Policy, Protocol):
+    """A policy that worker processes train together, each with games and a replay of its own.
+
+    All that is learnt lies in memory that they share: ``learn`` changes it there, in any of them and at any time.
+    """
+
+    workers: int  # processes that play and learn
+    shared_nbytes: int
+
+    def share(self, shared: Shared) -> None:
+        """Put all that is learnt into ``shared``, and leave it there from now on; ``load`` and ``save`` do so too."""
+
+    def join(self, shared: Shared, seed: int) -> None:
+        """Forget what is learnt here for what is in ``shared``, and draw from ``seed``: no two workers do the same."""
 
 
 @runtime_checkable

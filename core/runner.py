@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from agentctl.core.assembly import Assembly, assemble, blame, way_out
+from agentctl.core.assembly import Assembly, assemble, crashed
 from agentctl.core.audience import Audience
 from agentctl.core.checkpoint import list_checkpoints, read_checkpoint
 from agentctl.core.config import Composition
-from agentctl.core.errors import AgentctlError, ConfigError, PluginError
+from agentctl.core.errors import AgentctlError, ConfigError
 from agentctl.core.folder import (
     check_free,
     claimed,
@@ -160,17 +159,6 @@ def concluded(run: Run, loop: Loop, composition: Composition) -> Iterator[None]:
         raise crashed(error, composition) from error
     finally:
         run.summary = summary(run, loop)
-
-
-def crashed(error: Exception, composition: Composition) -> AgentctlError:
-    """What to print when a component failed: where, and the exact switch that disables it."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    what = f"{type(error).__name__}: {error} [{frame.filename}:{frame.lineno}]"
-    culprit = blame(error, composition)
-    if culprit is None:
-        return AgentctlError(f"the run failed: {what}; the last checkpoint is kept")
-    where, who = composition.document.origin(culprit.loc), f"{culprit.kind} {culprit.name!r} (plugin {culprit.plugin})"
-    return PluginError(f"{where}: {who} failed: {what}; {way_out(culprit)}")
 
 
 def summary(run: Run, loop: Loop) -> dict[str, Any]:

@@ -38,6 +38,14 @@ class Tally:
             else:
                 self.terms[name] = term.astype(np.float64)
 
+    def merge(self, other: Tally) -> None:
+        """Add what another one counted since its last report: of as many rows, played elsewhere."""
+        self.recent.extend(other.recent)
+        self.episodes += other.episodes
+        self.steps += other.steps
+        for name, term in other.terms.items():
+            self.terms[name] = self.terms.get(name, 0.0) + term
+
     def abandon(self) -> None:
         """The games being played are not played to their end."""
         self.running[:] = 0.0
