@@ -13,7 +13,13 @@ from pathlib import Path
 from _results import Report, over_seeds, run_agentctl
 
 SEEDS = (0, 1, 2)
-CONFIGS = {"PPO": "cartpole", "A2C": "cartpole-a2c", "DQN": "cartpole-dqn", "Rainbow": "cartpole-rainbow"}
+CONFIGS = {
+    "PPO": "cartpole",
+    "A2C": "cartpole-a2c",
+    "A3C": "cartpole-a3c",
+    "DQN": "cartpole-dqn",
+    "Rainbow": "cartpole-rainbow",
+}
 
 
 def main() -> None:
