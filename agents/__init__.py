@@ -26,6 +26,13 @@ def agentctl_policies() -> list[Component]:
             extra="torch",
         ),
         Component(
+            name="a3c",
+            target="agentctl.agents.a3c:A3C",
+            summary="asynchronous advantage actor-critic (Mnih 2016), by worker processes with shared parameters",
+            requires=("torch",),
+            extra="torch",
+        ),
+        Component(
             name="dqn",
             target="agentctl.agents.dqn:DQN",
             summary="deep Q-networks (Mnih 2015), up to Rainbow (Hessel 2018)",

@@ -1,7 +1,7 @@
 """CartPole-v1 by every agent that learns it, on three seeds: the mean return of 100 episodes, beside the random policy.
 
 agentctl bench cartpole                       # all of them: a quarter of an hour
-agentctl bench cartpole --agent PPO           # one
+agentctl bench cartpole --agent PPO           # one, into a result file of its own
 """
 
 from __future__ import annotations
@@ -13,14 +13,21 @@ from pathlib import Path
 from _results import Report, over_seeds, run_agentctl
 
 SEEDS = (0, 1, 2)
-CONFIGS = {"PPO": "cartpole", "A2C": "cartpole-a2c", "DQN": "cartpole-dqn", "Rainbow": "cartpole-rainbow"}
+CONFIGS = {
+    "PPO": "cartpole",
+    "A2C": "cartpole-a2c",
+    "A3C": "cartpole-a3c",
+    "DQN": "cartpole-dqn",
+    "Rainbow": "cartpole-rainbow",
+}
 
 
 def main() -> None:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--agent", action="append", choices=list(CONFIGS), help="only this one")
-    report = Report("cartpole")
-    for agent in made.parse_args().agent or CONFIGS:
+    asked = made.parse_args().agent
+    report = Report("-".join(["cartpole", *(agent.lower() for agent in asked or ())]))
+    for agent in asked or CONFIGS:
         measure(agent, report)
     report.write()
 

@@ -113,8 +113,11 @@ class Crew:
                 if self._stopped():
                     self._meter.aim(0)
                 talking = wait([place.pipe for place in self._places], LISTEN_INTERVAL)
-                for place in [place for place in self._places if place.pipe in talking]:
-                    self._hear(place)
+                for place in self._places:
+                    if place.pipe in talking:
+                        self._hear(place)
+                    elif not place.process.is_alive() and not place.pipe.poll():  # a child of its own holds the pipe
+                        self._replace(place)
             self.at.step = self._meter.steps
         except Exception:
             self.close()

@@ -100,9 +100,18 @@ def fail() -> None:
     raise RuntimeError("the ledger is full")
 
 
+def die_before_a_child() -> None:
+    """Which goes on to hold all that was open."""
+    if os.fork() == 0:
+        time.sleep(3)
+        os._exit(0)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 MISCHIEF: dict[str, Callable[[], object]] = {
     "fails": fail,
     "dies": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "dies before a child": die_before_a_child,
     "leaves": lambda: os._exit(7),
     "hangs": lambda: time.sleep(600),
 }

@@ -164,6 +164,7 @@ def test_checkpoints_and_evaluations_see_weights_that_nobody_moves(tmp_path: Pat
     ("misbehaves", "told"),
     [
         ("hangs", "was killed by SIGKILL"),
+        ("dies before a child", "was killed by SIGKILL"),
         ("leaves", "ended by itself (exit code 7)"),
         ("fails", "failed: "),
     ],

@@ -11,6 +11,7 @@ from gymnasium import spaces
 from running import call
 
 from agentctl.agents.a2c import A2C
+from agentctl.agents.a3c import A3C
 from agentctl.agents.dqn import DQN
 from agentctl.agents.ppo import PPO
 from agentctl.core.contracts.samples import sample, sample_mask
@@ -41,6 +42,7 @@ def states(space, rows, rng):
         pytest.param(PPO, GREEDY, MASKED, spaces.Discrete(6), id="ppo with a mask"),
         pytest.param(PPO, GREEDY, MIXED, REAL, id="ppo, real actions"),
         pytest.param(A2C, GREEDY, MIXED, spaces.MultiDiscrete([3, 4]), id="a2c, two choices"),
+        pytest.param(A3C, GREEDY, MIXED, spaces.Discrete(3), id="a3c"),
         pytest.param(
             DQN, {"width": 0.25, "hidden": (32,), **RAINBOW}, PIXELS, spaces.Discrete(6), id="rainbow on pixels"
         ),

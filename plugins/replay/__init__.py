@@ -9,7 +9,7 @@ from agentctl.core.hooks import Component, hookimpl
 def agentctl_replays() -> list[Component]:
     here = "agentctl.plugins.replay"
     return [
-        Component("rollout", f"{here}.rollout:Rollout", "the last T steps, learnt from once (PPO, A2C)"),
+        Component("rollout", f"{here}.rollout:Rollout", "the last T steps, learnt from once (PPO, A2C, A3C)"),
         Component(
             "uniform", f"{here}.uniform:Uniform", "the last steps, all equally likely (DQN)", ("lz4",), extra="replay"
         ),
