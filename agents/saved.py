@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from pydantic import Field, field_validator
@@ -26,9 +25,7 @@ class SavedPolicy:
 
     def __init__(self, config: Config, setup: Setup) -> None:
         """Raises ValueError when the run saw other states or had other actions than there are here."""
-        composition = composition_of(config.run)
-        stages = tuple(part for part in composition.chosen if part.kind not in ("replay", "reward"))
-        assembly = assemble(replace(composition, chosen=stages), batch=setup.batch)
+        assembly = assemble(composition_of(config.run).without("replay", "reward"), batch=setup.batch)
         for what, there, here in (
             ("sees", assembly.setup.space, setup.space),
             ("acts in", assembly.setup.action_space, setup.action_space),

@@ -94,6 +94,10 @@ class Composition:
         data["plugins"] = {"paths": [str(p) for p in switches.paths], "disable": sorted(switches.disable)}
         return data
 
+    def without(self, *kinds: str) -> Composition:
+        """The same with some kinds left out: what only plays needs no replay, and so no recordings and no expert."""
+        return replace(self, chosen=tuple(item for item in self.chosen if item.kind not in kinds))
+
     @property
     def digest(self) -> str:
         """A hash of the resolved configuration; where plugin files lie does not count."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +76,7 @@ def load(source: str | Path) -> Bot:
     path = Path(source)
     with _loading:
         composition = composition_of(path) if path.is_dir() else compose(path)
-        chosen = tuple(item for item in composition.chosen if item.kind not in ONLY_FOR_TRAINING)
-        assembly = assemble(replace(composition, chosen=chosen), batch=1)
+        assembly = assemble(composition.without(*ONLY_FOR_TRAINING), batch=1)
         if path.is_dir():
             restore(assembly, latest_checkpoint(path))
         return Bot(assembly)

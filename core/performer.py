@@ -36,14 +36,14 @@ def performer(
     asked = compose(game, overrides, off, switches).registry.components("policy")
     if name not in asked:
         raise ConfigError(f"--agent {agent}: neither a run's folder nor a policy{did_you_mean(name, asked)}")
-    played = _without("replay", compose(game, [*overrides, f"policy={name}"], off, switches))
+    played = compose(game, [*overrides, f"policy={name}"], off, switches).without("replay")
     return assemble(played, batch=_rows(played, rows))
 
 
 def unmanned(game: Path, overrides: Sequence[str], off: Sequence[str], switches: Switches) -> Assembly:
     """One row of ``game`` with its stages and rewards, for a person to play; its own policy is not built."""
     assembly = performer(game, "random", 1, overrides, off, switches)
-    assembly.composition = _without("policy", assembly.composition)
+    assembly.composition = assembly.composition.without("policy")
     return assembly
 
 
@@ -59,13 +59,8 @@ def expert_of(composition: Composition) -> str:
 
 def _as_run(game: Composition, run: Composition) -> Composition:
     """The run's stages and policy in the game, which keeps its own rewards."""
-    chosen = [part for part in game.chosen if part.kind in OF_THE_GAME]
-    chosen += [part for part in run.chosen if part.kind not in (*OF_THE_GAME, "replay")]
-    return replace(run, chosen=tuple(chosen))
-
-
-def _without(kind: str, composition: Composition) -> Composition:
-    return replace(composition, chosen=tuple(part for part in composition.chosen if part.kind != kind))
+    games_own = tuple(part for part in game.chosen if part.kind in OF_THE_GAME)
+    return replace(run, chosen=games_own + run.without(*OF_THE_GAME, "replay").chosen)
 
 
 def _rows(composition: Composition, most: int) -> int:

@@ -82,7 +82,7 @@ def trainable(composition: Composition, folder: Path | None) -> Assembly:
 
 def evaluate(composition: Composition, checkpoint: Path | None, folder: Path | None, *, quiet: bool = False) -> Run:
     """Only the evaluation episodes, of a checkpoint's policy or of an untrained one."""
-    assembly = assemble(composition)
+    assembly = assemble(composition.without("replay"))
     step = restore(assembly, checkpoint) if checkpoint is not None else 0
     run = start_run(composition, folder, quiet=quiet)
     loop = Loop(assembly, run, step)
@@ -93,7 +93,7 @@ def evaluate(composition: Composition, checkpoint: Path | None, folder: Path | N
 
 def play(composition: Composition, checkpoint: Path | None, folder: Path | None, *, quiet: bool = False) -> Run:
     """Act without learning for ``run.steps`` steps or until Ctrl-C; observers see every step."""
-    assembly = assemble(composition)
+    assembly = assemble(composition.without("replay"))
     if checkpoint is not None:
         restore(assembly, checkpoint)
     run = start_run(composition, folder, quiet=quiet)

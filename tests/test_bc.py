@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +277,14 @@ def test_killed_and_resumed_equals_never_stopped_to_the_bit(tmp_path: Path) -> N
     assert whole.returncode == 0, errors
     assert hits > 0, "no kill came in time: the test proves nothing"
     assert differing(latest(killed), latest(tmp_path / "whole")) == []
+
+
+def test_a_clone_plays_without_its_recordings(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    call("run", written(cartpole(recorded(tmp_path / "rec")), tmp_path), "--out", run, "--json")
+    shutil.rmtree(tmp_path / "rec")
+    assert call("eval", run).returncode == 0
+    assert call("export", run, "--onnx").returncode == 0
 
 
 def test_a_damaged_episode_is_left_out_and_told_of(tmp_path: Path) -> None:

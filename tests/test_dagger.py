@@ -160,6 +160,7 @@ def test_a_run_is_an_expert_and_a_student_needs_it_only_to_learn(teacher: Path, 
     assert '"return_mean": 1.0' in done.stdout
     shutil.rmtree(teacher)
     load(tmp_path / "student")
+    assert call("eval", tmp_path / "student").returncode == 0
 
 
 def test_an_expert_that_sees_something_else_is_refused(teacher: Path) -> None:

@@ -45,7 +45,7 @@ def _export(run: Path, path: Path, chosen: Switches) -> dict[str, str]:
     from agentctl.core.protocols import ExportablePolicy
     from agentctl.core.runner import restore
 
-    assembly = assemble(composition_of(run, chosen), batch=1)
+    assembly = assemble(composition_of(run, chosen).without("replay"), batch=1)
     step = restore(assembly, latest_checkpoint(run))
     policy = assembly.policy.part if isinstance(assembly.policy, Guard) else assembly.policy
     name = assembly.composition.one("policy").name  # type: ignore[union-attr]

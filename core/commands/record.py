@@ -205,10 +205,10 @@ def _shown_to(against: Path, overrides: list[str], off: list[str], plugin: list[
     from agentctl.core.runner import restore
 
     if not against.is_dir():
-        return assemble(compose(find_config(against), overrides, off, switches(plugin)))
+        return assemble(compose(find_config(against), overrides, off, switches(plugin)).without("replay"))
     if off:
         raise AgentctlError(f"--off {off[0]}: a run's folder keeps its stages; give its config.yaml to change them")
-    assembly = assemble(composition_of(against, switches(plugin), tuple(overrides)))
+    assembly = assemble(composition_of(against, switches(plugin), tuple(overrides)).without("replay"))
     restore(assembly, latest_checkpoint(against))
     return assembly
 

@@ -88,7 +88,7 @@ def tiles(report: Report) -> str:
     history = report.history
     parts = [
         *return_tiles(report.evaluations),
-        tile("Steps", f"{history.step:,}", "of the game"),
+        tile("Steps", f"{history.step:,}", "in all"),
         tile("Time", duration(history.seconds), "of training"),
         tile("Speed", number(history.last("steps_per_second")), "steps per second"),
     ]

@@ -19,7 +19,7 @@ from agentctl.core.recording import Recording
 from agentctl.core.types import Array, Batch, Snapshot, Transition
 from agentctl.plugins.replay.history import History
 
-MOST_HELD_OUT = 10_000
+MOST_HELD_OUT = 5_000
 """Steps that a model is judged by, in whole episodes: more would tell little more, and an image is 28 kB."""
 
 
