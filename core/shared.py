@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
@@ -57,6 +56,8 @@ class Shared:
 def _nameless_file() -> IO[bytes]:
     if sys.platform == "linux":
         return FileIO(os.memfd_create("agentctl"), "r+")  # in memory, and never on a disk
+    import tempfile
+
     return tempfile.TemporaryFile(buffering=0)
 
 
