@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from _results import Figure, Report
 
 Times = tuple[float, float]
 Rates = dict[str, float]
+
+
+def parser(
+    description: str | None, peers: Iterable[str], measures: Iterable[str], length: int, what: str, *names: str
+) -> argparse.ArgumentParser:
+    """The options of what measures in turn. A window holds ``length`` of ``what``; ``names``: more of that option."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--peer", action="append", default=[], choices=sorted(peers), help="measure this too, in turn")
+    made.add_argument("--rounds", type=int, default=3, help="windows of each (default 3)")
+    made.add_argument("--length", *names, type=int, default=length, help=f"{what} in a window (default {length})")
+    made.add_argument("--json", action="store_true", help="print the result file as the last line")
+    made.add_argument("--measure", choices=sorted(measures), help=argparse.SUPPRESS)  # what a window's process does
+    return made
+
+
+def write(report: Report, options: argparse.Namespace) -> None:
+    path = report.write()
+    if options.json:
+        print(json.dumps(json.loads(path.read_text(encoding="utf-8"))))
 
 
 def now() -> Times:

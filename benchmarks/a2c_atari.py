@@ -9,7 +9,6 @@ emulators as its users get them. Each window is a process of its own. One step i
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 from _pong import BATCH, assembled, loop_rates, sb3_rates
 from _results import Report
-from _turns import Rates, add_floor, compare, fastest, windows_in_turn
+from _turns import Rates, add_floor, compare, fastest, parser, windows_in_turn, write
 
 STEPS = 5
 WARM_UP = 400  # steps that are not counted
@@ -27,7 +26,7 @@ GOALS = {"sb3": 2.0}
 
 
 def main() -> None:
-    options = parser().parse_args()
+    options = parser(__doc__, GOALS, MEASURES, 8_000, "steps").parse_args()
     if options.measure:
         print(json.dumps(MEASURES[options.measure](options.length)))
         return
@@ -36,19 +35,7 @@ def main() -> None:
     report = Report("a2c-atari")
     compare(report, windows, {name: TITLES[name] for name in names}, GOALS)
     add_floor(report, windows["parts"], CYCLE, statistics.median(found["second"] for found in windows["ours"]))
-    path = report.write()
-    if options.json:
-        print(json.dumps(json.loads(path.read_text(encoding="utf-8"))))
-
-
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--peer", action="append", default=[], choices=sorted(GOALS), help="measure this too, in turn")
-    made.add_argument("--rounds", type=int, default=3, help="windows of each (default 3)")
-    made.add_argument("--length", type=int, default=8000, help="steps in a window (default 8000)")
-    made.add_argument("--json", action="store_true", help="print the result file as the last line")
-    made.add_argument("--measure", choices=sorted(MEASURES), help=argparse.SUPPRESS)  # what a window's process does
-    return made
+    write(report, options)
 
 
 def pong(steps: int) -> Any:

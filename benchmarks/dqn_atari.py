@@ -13,7 +13,6 @@ begun. One step is four emulator frames.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import resource
@@ -28,7 +27,7 @@ from typing import Any
 import numpy as np
 from _pong import BATCH, assembled, loop_rates, sb3_rates
 from _results import Report
-from _turns import Rates, Times, add_floor, compare, fastest, rates, windows_in_turn
+from _turns import Rates, Times, add_floor, compare, fastest, parser, rates, windows_in_turn, write
 
 EVERY, SAMPLES = 4, 32
 WARM_UP = 512  # steps before learning begins, and of learning that are not counted
@@ -38,7 +37,9 @@ RAINBOW = {"dueling": True, "noisy": 0.5, "distribution": "c51"}
 
 
 def main() -> None:
-    options = parser().parse_args()
+    made = parser(__doc__, GOALS, MEASURES, 4_096, "steps")
+    made.add_argument("--rainbow", action="store_true", help="measure ours as Rainbow too, in turn")
+    options = made.parse_args()
     if options.measure:
         print(json.dumps(MEASURES[options.measure](options.length)))
         return
@@ -49,20 +50,7 @@ def main() -> None:
     for names in filter(None, (plain, rainbows)):
         compare(report, windows, {name: TITLES[name] for name in names}, GOALS)
     add_floor(report, windows["parts"], CYCLE, statistics.median(found["second"] for found in windows["ours"]))
-    path = report.write()
-    if options.json:
-        print(json.dumps(json.loads(path.read_text(encoding="utf-8"))))
-
-
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--peer", action="append", default=[], choices=sorted(GOALS), help="measure this too, in turn")
-    made.add_argument("--rainbow", action="store_true", help="measure ours as Rainbow too, in turn")
-    made.add_argument("--rounds", type=int, default=3, help="windows of each (default 3)")
-    made.add_argument("--length", type=int, default=4096, help="steps in a window (default 4096)")
-    made.add_argument("--json", action="store_true", help="print the result file as the last line")
-    made.add_argument("--measure", choices=sorted(MEASURES), help=argparse.SUPPRESS)  # what a window's process does
-    return made
+    write(report, options)
 
 
 # --- ours -------------------------------------------------------------------------------------------------------------

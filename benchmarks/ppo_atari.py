@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 from _results import Report
-from _turns import Rates, Times, add_floor, compare, fastest, now, rates, windows_in_turn
+from _turns import Rates, Times, add_floor, compare, fastest, now, parser, rates, windows_in_turn, write
 
 BATCH, STEPS = 8, 128
 CYCLE = BATCH * STEPS
@@ -36,27 +36,14 @@ GOALS = {"sb3": 2.4, "sb3-vector": 2.4, "sheeprl": 2.0}
 
 
 def main() -> None:
-    options = parser().parse_args()
+    made = parser(__doc__, GOALS, MEASURES, 8, "rollouts of 1024 steps", "--rollouts")
+    made.add_argument("--precision", action="store_true", help="measure ours in float32 too, in turn")
+    options = made.parse_args()
     if options.measure:
         print(json.dumps(MEASURES[options.measure](options.length)))
         return
     report = run(options)
-    path = report.write()
-    if options.json:
-        print(json.dumps(json.loads(path.read_text(encoding="utf-8"))))
-
-
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--peer", action="append", default=[], choices=sorted(GOALS), help="measure this too, in turn")
-    made.add_argument("--precision", action="store_true", help="measure ours in float32 too, in turn")
-    made.add_argument("--rounds", type=int, default=3, help="windows of each (default 3)")
-    made.add_argument(
-        "--length", "--rollouts", type=int, default=8, help="rollouts of 1024 steps in a window (default 8)"
-    )
-    made.add_argument("--json", action="store_true", help="print the result file as the last line")
-    made.add_argument("--measure", choices=sorted(MEASURES), help=argparse.SUPPRESS)  # what a window's process does
-    return made
+    write(report, options)
 
 
 def run(options: argparse.Namespace) -> Report:
