@@ -8,6 +8,7 @@ the value of the state it stopped in.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -32,6 +33,8 @@ class A2C:
         max_grad_norm: float = Field(0.5, gt=0, description="longer gradients are shortened to this")
         decay: float = Field(0.99, ge=0, lt=1, description="RMSProp: how much of its mean square stays")
         eps: float = Field(1e-5, gt=0, description="RMSProp's epsilon")
+
+    experience: ClassVar[str] = "own"
 
     def __init__(self, config: Config, setup: Setup) -> None:
         self._config = config
@@ -78,7 +81,7 @@ def differentiate(actor: Actor, batch: Batch, config: A2C.Config) -> tuple[list[
         policy_loss, value_loss, entropy = figures
         return policy_loss + config.value_coef * value_loss - config.entropy * entropy, figures
 
-    parts = torch.arange(samples.count).tensor_split(min(actor.shards.threads, samples.count))
+    parts = torch.arange(samples.count, device=actor.device).tensor_split(min(actor.shards.threads, samples.count))
     gradients, figures = actor.shards.gradients(loss, parts, list(actor.fast.parameters()))
     summed = [torch.stack([part.float() for part in parts]).sum(0) for parts in zip(*gradients, strict=True)]
     explained = explained_variance(batch.extras["value"], to_array(samples.target).reshape(batch.reward.shape))

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -35,6 +36,8 @@ class A3C:
     class Config(A2C.Config):
         workers: int = Field(2, gt=0, le=256, description="processes that play and learn, each with game.batch rows")
         threads: int | None = Field(1, gt=0, description="CPU cores of each worker; null: all for images, else one")
+
+    experience: ClassVar[str] = "own"
 
     def __init__(self, config: Config, setup: Setup) -> None:
         self._config, self.workers = config, config.workers

@@ -45,17 +45,17 @@ def augmented(frames: Tensor, how: Augment, generator: torch.Generator) -> Tenso
 def shifted(frames: Tensor, most: int, generator: torch.Generator) -> Tensor:
     """Moved by up to ``most`` pixels each way, the edge repeated (Kostrikov et al. 2021, DrQ)."""
     count, *_, height, width = frames.shape
-    by = torch.randint(-most, most + 1, (2, count, 1), generator=generator)
-    rows = (torch.arange(height) + by[0]).clamp(0, height - 1)
-    columns = (torch.arange(width) + by[1]).clamp(0, width - 1)
-    index = torch.arange(count)[:, None, None]
+    by = torch.randint(-most, most + 1, (2, count, 1), generator=generator).to(frames.device)
+    rows = (torch.arange(height, device=frames.device) + by[0]).clamp(0, height - 1)
+    columns = (torch.arange(width, device=frames.device) + by[1]).clamp(0, width - 1)
+    index = torch.arange(count, device=frames.device)[:, None, None]
     moved = frames.movedim((1, 2), (3, 4))[index, rows[:, :, None], columns[:, None, :]]  # (N, H, W, S, C)
     return moved.movedim((3, 4), (1, 2))
 
 
 def relit(frames: Tensor, most: float, generator: torch.Generator) -> Tensor:
     """Contrast by a factor of 1 - ``most`` to 1 + ``most``, and brightness by up to that share of 255."""
-    drawn = torch.rand((2, len(frames), 1, 1, 1, 1), generator=generator) * 2 - 1
+    drawn = (torch.rand((2, len(frames), 1, 1, 1, 1), generator=generator) * 2 - 1).to(frames.device)
     grey = frames.float()
     return ((grey - 128) * (1 + most * drawn[0]) + 128 + 128 * most * drawn[1]).round().clamp(0, 255).to(torch.uint8)
 
@@ -70,10 +70,10 @@ def covered(frames: Tensor, share: float, generator: torch.Generator) -> Tensor:
     in_rows = (rows >= top) & (rows < top + tall)
     in_columns = (columns >= left) & (columns < left + wide)
     hidden = in_rows[:, :, None] & in_columns[:, None, :]
-    return frames.masked_fill(hidden[:, None, None], 0)
+    return frames.masked_fill(hidden[:, None, None].to(frames.device), 0)
 
 
 def without_history(frames: Tensor, chance: float, generator: torch.Generator) -> Tensor:
     """Some stacks made of their last frame alone: what an action did before can then not be copied."""
-    dropped = torch.rand(len(frames), generator=generator) < chance
+    dropped = (torch.rand(len(frames), generator=generator) < chance).to(frames.device)
     return torch.where(dropped[:, None, None, None, None], frames[:, -1:].expand_as(frames), frames)

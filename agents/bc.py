@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -34,6 +35,8 @@ class BC:
         patience: int | None = Field(
             5, gt=0, description="epochs without a better held-out loss to stop after; null: go on"
         )
+
+    experience: ClassVar[str] = "recorded"
 
     def __init__(self, config: Config, setup: Setup) -> None:
         self._config = config
@@ -103,7 +106,7 @@ class BC:
         """The mean loss, and for discrete actions what was predicted, for continuous ones how far off it is."""
         shown, parts = self._cloner.shown(batch), []
         for some in range(0, shown.count, CHUNK):
-            taken = shown.take(torch.arange(some, min(some + CHUNK, shown.count)))
+            taken = shown.take(torch.arange(some, min(some + CHUNK, shown.count), device=self._best.device))
             policy = self._cloner.actor.fast(taken.state, taken.carry, taken.first).policy
             choice = taken.choice.flatten(0, 1)
             loss, mode = -policy.log_prob(choice), policy.mode()

@@ -21,12 +21,15 @@ from agentctl.core.protocols import Setup
 from agentctl.core.types import Array, Arrays, Batch, Carry, Decision, Metrics, Snapshot
 
 EXPERT = "expert."
+CLOSE = 0.1
+"""How near continuous actions are that count as the same."""
 
 
 class DAgger:
     class Config(CloningConfig):
         beta_steps: int = Field(10_000, ge=0, description="steps over which the expert's share of acting falls to 0")
 
+    experience: ClassVar[str] = "own"
     needs_expert: ClassVar[bool] = True
 
     def __init__(self, config: Config, setup: Setup) -> None:
@@ -55,7 +58,7 @@ class DAgger:
         by_expert = self._rng.random(len(first)) < self._beta()
         shape = (-1, *[1] * (told.action.ndim - 1))
         action = np.where(by_expert.reshape(shape), told.action, tried.action).astype(told.action.dtype)
-        same = (told.action == tried.action).reshape(len(first), -1).all(axis=1).mean()
+        same = np.isclose(told.action, tried.action, atol=CLOSE).reshape(len(first), -1).all(axis=1).mean()
         self._agreed = float(same) if np.isnan(self._agreed) else 0.99 * self._agreed + 0.01 * float(same)
         return Decision(action, {**tried.carry, **_experts(told.carry)}, {LABEL: told.action})
 

@@ -12,6 +12,8 @@ except those that belong to the game (frame skip, stack ...) or to the reward (c
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -40,6 +42,8 @@ class PPO:
         max_grad_norm: float = Field(0.5, gt=0, description="longer gradients are shortened to this")
         normalise_advantage: bool = Field(True, description="zero mean and unit spread within each minibatch")
         target_kl: float | None = Field(None, gt=0, description="no further passes once approx_kl is above; null: all")
+
+    experience: ClassVar[str] = "own"
 
     def __init__(self, config: Config, setup: Setup) -> None:
         self._config = config

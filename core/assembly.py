@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from agentctl.core.errors import AgentctlError, ConfigError, NotReadyError, Plug
 from agentctl.core.guard import Guard, guarded
 from agentctl.core.pipeline import Pipeline, describe, joined
 from agentctl.core.plugins import KINDS, LISTS
-from agentctl.core.protocols import Game, Policy, Replay, Reward, Setup, SharedPolicy, WorldModel
+from agentctl.core.protocols import Game, OfflineReplay, Policy, Replay, Reward, Setup, SharedPolicy, WorldModel
 from agentctl.core.types import Array, Batch, Metrics, Transition
 
 
@@ -130,6 +132,7 @@ def assemble(composition: Composition, batch: int | None = None, folder: Path | 
     policy: Policy = _stage(composition, "policy", taught, rows)[0]
     replay: Replay | None = _stage(composition, "replay", setup, rows)[0]
     _check_shared(composition, policy)
+    _check_learning(composition, policy, replay)
     pipeline = Pipeline(perceptions, world_model, memory)
     return Assembly(composition, setup, game, pipeline, policy, rewards, replay, rows)
 
@@ -211,6 +214,20 @@ def _rewards(composition: Composition, setup: Setup, rows: list[Row]) -> Rewards
     return Rewards(parts)
 
 
+def _check_learning(composition: Composition, policy: Policy, replay: Replay | None) -> None:
+    """Raise ConfigError when the replay does not hold what the policy learns from (see ``Policy``)."""
+    source, recorded = getattr(policy, "experience", ""), isinstance(replay, OfflineReplay)
+    if replay is None or source == "" or (source == "recorded") == recorded:
+        return
+    (chosen, waiting), origin = (composition.one(kind) for kind in ("policy", "replay")), composition.document.origin
+    assert chosen is not None and waiting is not None
+    what = "recordings: use replay: demonstrations" if source == "recorded" else "its own play: use another replay"
+    raise ConfigError(
+        f"{origin(waiting.loc)}: policy {chosen.name!r} ({origin(chosen.loc)}) cannot learn from the replay "
+        f"{waiting.name!r}, only from {what}"
+    )
+
+
 def _check_shared(composition: Composition, policy: Policy) -> None:
     """Raise ConfigError for what worker processes cannot do: they share the policy, and nothing else that learns."""
     chosen, model = composition.one("policy"), composition.one("world_model")
@@ -274,6 +291,17 @@ def crashed(error: Exception, composition: Composition) -> AgentctlError:
         return AgentctlError(f"the run failed: {what}; the last checkpoint is kept")
     where, who = composition.document.origin(culprit.loc), f"{culprit.kind} {culprit.name!r} (plugin {culprit.plugin})"
     return PluginError(f"{where}: {who} failed: {what}; {way_out(culprit)}")
+
+
+@contextmanager
+def blamed(composition: Composition) -> Iterator[None]:
+    """Turn a component's failure into an error that names it."""
+    try:
+        yield
+    except AgentctlError:
+        raise
+    except Exception as error:
+        raise crashed(error, composition) from error
 
 
 def way_out(culprit: Chosen) -> str:

@@ -176,9 +176,12 @@ def choose(
 
 def _with_expert(registry: Registry, chosen: Chosen, document: Document) -> Chosen:
     """The component with the policy that it learns from, where its section names one."""
-    block = getattr(chosen.section, "expert", None)
+    block, loc = getattr(chosen.section, "expert", None), (*chosen.loc, "expert")
+    if block is not None and not getattr(chosen.component_class, "needs_expert", False):
+        raise ConfigError(
+            f"{document.origin(loc)}: policy {chosen.name!r} learns from no expert; remove it, or use dagger"
+        )
     if block is not None:
-        loc = (*chosen.loc, "expert")
         section: Section = validate(Section, block, document, loc)
         return replace(chosen, expert=_checked(registry, "policy", section, loc, document))
     if getattr(chosen.component_class, "needs_expert", False):

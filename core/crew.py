@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -216,6 +216,7 @@ def _hopeless(place: Place, how: str) -> AgentctlError:
 @contextmanager
 def _signals_held() -> Iterator[None]:
     """A process that starts meanwhile starts with them held, until it has said what to do about them."""
+    resource_tracker.ensure_running()  # which the first process to start would start, letting the signals through
     held = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         yield

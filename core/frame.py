@@ -166,10 +166,18 @@ def _named(document: Document, loc: Loc, value: Any) -> Any:
 def _expert(document: Document, value: str) -> dict[str, Any]:
     """A policy by its name, or the policy of the run whose folder it is."""
     loc: Loc = ("policy", "expert")
-    if not os.path.isdir(value):
+    if not is_run(value):
+        if os.sep in value:
+            where, remedy = document.origin(loc), "give a run's folder, or the name of a policy"
+            raise ConfigError(f"{where}: {json.dumps(value)}: there is no run's folder of that name; {remedy}")
         return dict(_named(document, loc, value))
     document.origins[(*loc, "run")] = document.origin(loc)
     return {"name": "saved", "run": value}
+
+
+def is_run(path: str) -> bool:
+    """Whether there is a run's folder, or one of its checkpoints."""
+    return any(os.path.isfile(os.path.join(path, name)) for name in ("config.yaml", "checkpoint.json"))
 
 
 def _listed(document: Document, kind: str, value: Any) -> list[Any]:

@@ -11,6 +11,7 @@ from agentctl.core.checkpoint import latest_checkpoint
 from agentctl.core.config import Composition, compose
 from agentctl.core.errors import ConfigError, did_you_mean
 from agentctl.core.folder import composition_of
+from agentctl.core.frame import is_run
 from agentctl.core.plugins import Switches
 from agentctl.core.runner import restore
 
@@ -27,7 +28,7 @@ def performer(
     ConfigError when there is no such agent, and as a run would when it does not fit the game.
     """
     run = Path(agent)
-    if run.is_dir():
+    if is_run(agent):
         played = _as_run(compose(game, overrides, off, switches), composition_of(run, switches))
         assembly = assemble(played, batch=_rows(played, rows))
         restore(assembly, latest_checkpoint(run))
@@ -60,7 +61,8 @@ def expert_of(composition: Composition) -> str:
 def _as_run(game: Composition, run: Composition) -> Composition:
     """The run's stages and policy in the game, which keeps its own rewards."""
     games_own = tuple(part for part in game.chosen if part.kind in OF_THE_GAME)
-    return replace(run, chosen=games_own + run.without(*OF_THE_GAME, "replay").chosen)
+    stages = run.without(*OF_THE_GAME, "replay").chosen
+    return replace(run, settings=game.settings, chosen=games_own + stages)
 
 
 def _rows(composition: Composition, most: int) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from agentctl.core.assembly import Assembly, Rewards
+from agentctl.core.errors import ConfigError
 from agentctl.core.evaluate import Player
 from agentctl.core.pipeline import Pipeline
 from agentctl.core.protocols import BaseConfig, Clock
@@ -23,7 +24,7 @@ TOLERANCE = 1e-6
 class RecordedGame:
     """A recording in a game's clothes: whatever is done, what happened happens again.
 
-    Each row shows its episodes one after the other; then it is no longer ``live`` and stands still.
+    Each row shows its episodes one after the other; then, or without any, it is not ``live`` and stands still.
     """
 
     Config: ClassVar[type[BaseConfig]] = BaseConfig
@@ -39,8 +40,9 @@ class RecordedGame:
 
     def reset(self, seed: int) -> Arrays:
         self._waiting = [iter(row) for row in self._rows]
-        self.live = np.ones(len(self._rows), bool)  # bool (B,)
-        self._playing = [self._read(next(row)) for row in self._waiting]
+        self.live = np.array([len(row) > 0 for row in self._rows])  # bool (B,)
+        anything = next(number for row in self._rows for number in row)  # what a row without episodes shows
+        self._playing = [self._read(next(row, anything)) for row in self._waiting]
         self._time = np.zeros(len(self._rows), np.int64)
         return self._observation()
 
@@ -112,7 +114,7 @@ class RecordedGame:
 def playback(recording: Recording, assembly: Assembly) -> Iterator[Transition]:
     """Every whole episode, one after the other in one row, as a run of this assembly would have seen it."""
     space, actions = assembly.game.observation_space, assembly.game.action_space
-    check_actions(recording, actions)
+    check_fit(recording, actions)
     game = RecordedGame(recording, [list(recording.lengths)], space, actions)
     player = Player(
         assembly.another_pipeline(1), lambda flow, state: Decision(game.action), assembly.another_rewards(1)
@@ -124,10 +126,9 @@ def playback(recording: Recording, assembly: Assembly) -> Iterator[Transition]:
         yield seen
 
 
-def check_actions(recording: Recording, space: spaces.Space[Any]) -> None:
-    """Raise ConfigError when the recording's actions are not the game's."""
-    from agentctl.core.errors import ConfigError
-
+def check_fit(recording: Recording, space: spaces.Space[Any]) -> None:
+    """Raise AgentctlError when there is nothing to play, or the recording's actions are not the game's."""
+    recording.check_not_empty()
     if recording.action_space != space:
         raise ConfigError(f"{recording.folder}: its actions are {recording.action_space}, the game's are {space}")
 
@@ -160,8 +161,8 @@ def compare(recording: Recording, assembly: Assembly) -> Comparison:
 
     The recorded action is what happens next, whatever the policy says; so one difference does not lead to others.
     """
-    check_actions(recording, assembly.game.action_space)
-    rows = list(recording.rows.values())
+    check_fit(recording, assembly.game.action_space)
+    rows = recording.rows
     space, actions = assembly.game.observation_space, assembly.game.action_space
     game = RecordedGame(recording, rows, space, actions)
     pipeline, rewards = assembly.another_pipeline(len(rows)), assembly.another_rewards(len(rows))

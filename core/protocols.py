@@ -187,7 +187,11 @@ class Reward(Protocol):
 
 @runtime_checkable
 class Policy(Protocol):
-    """State -> action, and learning from experience."""
+    """State -> action, and learning from experience.
+
+    A class attribute ``experience`` may say that it learns only from its ``own`` play, or only from what was
+    ``recorded``: then no other replay is accepted.
+    """
 
     Config: ClassVar[type[BaseConfig]]
 

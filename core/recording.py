@@ -56,7 +56,7 @@ class Recorder:
         self, folder: Path, observation_space: spaces.Dict, action_space: spaces.Space[Any], about: Mapping[str, Any]
     ) -> None:
         """``about``: plain data on how it came about: game, agent, config, versions. Raises ConfigError when taken."""
-        if is_taken(folder):
+        if folder.is_file() or is_taken(folder):
             raise ConfigError(f"{folder}: there is something already; choose another --out")
         import_minari()
         from minari import __version__
@@ -123,9 +123,11 @@ class Recording:
 
         self.folder = folder
         try:
-            self._storage: MinariStorage = MinariStorage.read(folder)
             metadata = MinariStorage.read_raw_metadata(folder)
-        except (OSError, ValueError, KeyError, AssertionError, ImportError) as error:
+            if missing := {"observation_space", "action_space"} - metadata.keys():  # Minari would start what it names
+                raise ValueError(f"it does not tell its {' and '.join(sorted(missing))}")
+            self._storage: MinariStorage = MinariStorage.read(folder)
+        except (OSError, ValueError, KeyError, AssertionError, ImportError, TypeError, AttributeError) as error:
             raise AgentctlError(
                 f"{folder}: not a recording: {error}; `agentctl record` writes one, and any Minari dataset is one"
             ) from error
@@ -134,6 +136,7 @@ class Recording:
         self.action_space = self._storage.action_space
         self.damaged: dict[int, str] = {}
         self.lengths: dict[int, int] = {}  # steps, by number of the episodes that are whole
+        self.checksums: dict[int, str] = {}  # of the same
         self._details: dict[int, dict[str, Any]] = {}
         for number in self._numbers(int(metadata.get("total_episodes", 0))):
             self._examine(number)
@@ -143,12 +146,30 @@ class Recording:
         return sum(self.lengths.values())
 
     @property
-    def rows(self) -> dict[int, list[int]]:
-        """The numbers of the whole episodes in their order, by the row of the batch they were played in."""
-        found: dict[int, list[int]] = {}
-        for number in self.lengths:
-            found.setdefault(int(self._details[number].get("row", 0)), []).append(number)
-        return dict(sorted(found.items()))
+    def rows(self) -> list[list[int]]:
+        """The numbers of the whole episodes in their order, for each row of the batch they were played in."""
+        of = {number: int(self._details[number].get("row", 0)) for number in self.lengths}
+        rows = max([int(self.about.get("rows", 1)), *(row + 1 for row in of.values())])
+        return [[number for number in of if of[number] == row] for row in range(rows)]
+
+    @property
+    def games(self) -> dict[int, tuple[int, int]]:
+        """Which game each whole episode belongs to, by its row and place there: the lives of one are several episodes."""
+        found: dict[int, tuple[int, int]] = {}
+        for row, numbers in enumerate(self.rows):
+            game = 0
+            for number in numbers:
+                found[number] = (row, game)
+                game += bool(self._details[number].get("over", True))
+        return found
+
+    def check_not_empty(self) -> None:
+        """Raise AgentctlError when there is no whole episode."""
+        if not self.lengths:
+            damaged = f", {len(self.damaged)} are damaged" if self.damaged else ""
+            raise AgentctlError(
+                f"{self.folder}: it holds no whole episode{damaged}; record some with `agentctl record`"
+            )
 
     def episode(self, number: int) -> Episode:
         """Read one whole episode. Raises AgentctlError when it became unreadable since."""
@@ -185,10 +206,11 @@ class Recording:
         """Note an episode as whole or as damaged."""
         try:
             (details,) = self._storage.get_episode_metadata([number])
-            expected = details.get("checksum")
-            if expected is not None and expected != _checksum(self.folder / str(number)):
+            expected, found = details.get("checksum"), _checksum(self.folder / str(number))
+            if expected is not None and expected != found:
                 raise ValueError("its checksum is wrong")
             self.lengths[number], self._details[number] = int(details["total_steps"]), details
+            self.checksums[number] = found
             if expected is None:
                 self._read(number)
         except Exception as error:

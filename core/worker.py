@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from agentctl.core import errors
-from agentctl.core.assembly import Assembly, assemble, crashed
+from agentctl.core.assembly import Assembly, assemble, blamed
 from agentctl.core.audience import Audience
 from agentctl.core.collector import Collector
 from agentctl.core.config import compose_document
@@ -78,8 +78,8 @@ class Failed:
     trace: str
 
 
-class Gone(Exception):
-    """The main process is."""
+class Gone(BaseException):
+    """The main process is; no failure of a component, so nothing that is caught as one."""
 
 
 class Meter:
@@ -143,16 +143,12 @@ class Worker:
 
     def _live(self) -> None:
         composition = compose_document(self._order.document, Switches())
-        try:
+        with blamed(composition):
             assembly = assemble(composition)
             try:
                 self._take_turns(assembly)
             finally:
                 assembly.game.close()
-        except (Gone, AgentctlError):
-            raise
-        except Exception as error:
-            raise crashed(error, composition) from error
 
     def _take_turns(self, assembly: Assembly) -> None:
         games = self._collector(assembly)

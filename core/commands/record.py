@@ -65,11 +65,17 @@ def record(
     json_: Json = False,
 ) -> None:
     """Record whole games as a Minari dataset: observations, actions, rewards, and how they came about."""
+    from agentctl.core.assembly import blamed
+
     who = _player(agent, human, fps)
     assembly = _assembled(find_config(game), who, games, (set_ or [], off or [], plugin or []))
     folder = out or Path("recordings") / _name(assembly, who)
     stop = Stop()
-    done = _record_person(assembly, folder, games, fps, stop) if human else _record(assembly, who, folder, games, stop)
+    with blamed(assembly.composition):
+        if human:
+            done = _record_person(assembly, folder, games, fps, stop)
+        else:
+            done = _record(assembly, who, folder, games, stop)
     summary = {"recording": str(folder), "agent": who, **asdict(done), **_statistics(done.returns)}
     if json_:
         print_json({**summary, "stopped": stop.stop_asked})
@@ -87,24 +93,27 @@ def replay(
     against: Annotated[
         Path, typer.Option(metavar="GAME.yaml|RUN", help="what to show it to: a run's YAML, or a run's folder")
     ],
-    fail_on: Annotated[FailOn | None, typer.Option(help="diff: end with 1 when anything differs")] = None,
+    fail_on: Annotated[FailOn | None, typer.Option(help="diff: end with 1 when anything differs or is damaged")] = None,
     set_: Set = None,
     off: Off = None,
     plugin: Plug = None,
     json_: Json = False,
 ) -> None:
     """Show a recording to a run's perception, rewards and policy, and print where they decide or score otherwise."""
+    from agentctl.core.assembly import blamed
     from agentctl.core.playback import compare
     from agentctl.core.recording import Recording
 
     found = Recording(recording)
-    done = compare(found, _shown_to(against, set_ or [], off or [], plugin))
+    assembly = _shown_to(against, set_ or [], off or [], plugin)
+    with blamed(assembly.composition):
+        done = compare(found, assembly)
     if json_:
         damaged = {str(number): why for number, why in found.damaged.items()}
         print_json({**asdict(done), "unknown": sorted(done.unknown), "damaged": damaged})
     else:
         _print_comparison(found, done)
-    if fail_on is FailOn.diff and done.differences:
+    if fail_on is FailOn.diff and (done.differences or found.damaged):
         raise typer.Exit(1)
 
 

@@ -29,7 +29,7 @@ def write_report(run: Run, folder: Path, error: BaseException | None) -> Path:
 
     metrics = folder / METRICS
     history = History.of(read_lines(metrics) if metrics.exists() else ())
-    history.evaluations |= {evaluation.step: evaluation for evaluation in run.evaluations}
+    history.evaluations = {evaluation.step: evaluation for evaluation in run.evaluations} | history.evaluations
     if run.progress:
         history.step = max(history.step, run.progress.step)
         history.seconds = max(history.seconds, run.progress.seconds)

@@ -1,12 +1,13 @@
-"""Recorded episodes, learnt from in epochs: every step once, in random order, then the episodes that are held out.
+"""Recorded episodes, learnt from in epochs: every sample once, in random order, then the episodes that are held out.
 
-Which episodes are held out is drawn once, episode by episode, so that no step has a neighbour on the other side. The
-recordings are read anew by every process that trains; a checkpoint holds the order and the place in it.
+Which are held out is drawn once, game by game, so that no step has a neighbour on the other side. The recordings are
+read anew by every process that trains; a checkpoint holds the order and the place in it.
 """
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from agentctl.core.types import Array, Batch, Snapshot, Transition
 from agentctl.plugins.replay.history import History
 
 MOST_HELD_OUT = 5_000
-"""Steps that a model is judged by, in whole episodes: more would tell little more, and an image is 28 kB."""
+"""Steps that a model is judged by at most, the first ones: more would tell little more, and an image is 28 kB."""
 
 
 class Demonstrations:
@@ -34,22 +35,28 @@ class Demonstrations:
         @field_validator("recordings")
         @classmethod
         def _absolute(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
-            return tuple(path.absolute() for path in value)  # a run may be resumed from another folder
+            absolute = tuple(path.absolute() for path in value)  # a run may be resumed from another folder
+            if len(set(absolute)) < len(absolute):
+                raise ValueError("one recording stands there twice")
+            return absolute
 
     def __init__(self, config: Config, setup: Setup) -> None:
         self._config, self.recordings = config, config.recordings
         found = [Recording(folder) for folder in config.recordings]
-        self._steps = sum(recording.steps for recording in found)
-        if self._steps < config.length:
-            raise ConfigError(f"{config.recordings[0]}: it holds {self._steps} steps, fewer than one sample needs")
-        self._content = zlib.crc32(repr([sorted(recording.lengths.items()) for recording in found]).encode())
-        self._lengths = [length for recording in found for length in recording.lengths.values()]
-        self._history = History(self._steps, replace(setup, batch=1, folder=None), compress=config.compress)
-        self.nbytes = self._history.nbytes
+        for recording in found:
+            recording.check_not_empty()
+        self._lengths = np.array([length for recording in found for length in recording.lengths.values()])
+        self._content = zlib.crc32(repr([recording.checksums for recording in found]).encode())
         rng = np.random.default_rng(setup.seed)
-        self._held_out = held_out(len(self._lengths), config.validation, rng)  # bool (episodes,)
-        self._epoch = self._place = 0
+        games = [(k, *game) for k, recording in enumerate(found) for _, game in sorted(recording.games.items())]
+        self._held_out = held_out(games, config.validation, rng)  # bool (episodes,)
+        self._check_length()
         self._seed = int(rng.integers(2**31))
+        self._steps = int(self._lengths.sum())
+        alone = replace(setup, batch=1, folder=None)
+        self._history = History(self._steps, alone, compress=config.compress, episodes=len(self._lengths))
+        self.nbytes = self._history.nbytes
+        self._epoch = self._place = 0
         self._order = self._shuffled()
 
     def add(self, transition: Transition) -> None:
@@ -64,7 +71,7 @@ class Demonstrations:
         if self._place >= len(self._order):
             self._epoch, self._place = self._epoch + 1, 0
             self._order = self._shuffled()
-            judged = self._starts(self._few_held_out(), 0)
+            judged = self._starts(self._held_out, None)[: MOST_HELD_OUT // self._config.length]
             if len(judged):
                 return replace(self._history.batch(judged, self._config.length), held_out=True)
         starts = self._order[self._place : self._place + self._config.batch_size]
@@ -84,26 +91,37 @@ class Demonstrations:
     def _shuffled(self) -> Array:
         """Where the epoch's samples begin, int64 (N,): the same for the same epoch."""
         rng = np.random.default_rng((self._seed, self._epoch))
-        starts = self._starts(~self._held_out, int(rng.integers(self._config.length)))
-        return rng.permutation(starts)
+        return rng.permutation(self._starts(~self._held_out, rng))
 
-    def _starts(self, chosen: Array, offset: int) -> Array:
-        """Where samples begin within each ``chosen`` episode: bool (episodes,). None reaches over its end."""
-        ends = np.cumsum(self._lengths)
-        spans = zip(ends - self._lengths, ends, chosen, strict=True)
-        length = self._config.length
-        parts = [np.arange(begin + offset, end - length + 1, length) for begin, end, wanted in spans if wanted]
-        return np.concatenate([np.zeros(0, np.int64), *parts])
+    def _starts(self, chosen: Array, rng: np.random.Generator | None) -> Array:
+        """Where samples begin within each ``chosen`` episode, bool (episodes,), one after the other, none over its end.
 
-    def _few_held_out(self) -> Array:
-        """The first held-out episodes, up to about ``MOST_HELD_OUT`` steps: bool (episodes,)."""
-        before = np.cumsum(np.where(self._held_out, self._lengths, 0)) - np.where(self._held_out, self._lengths, 0)
-        return self._held_out & (before < MOST_HELD_OUT)
+        What is left over of an episode that is no multiple of their length lies before the first one by chance (``rng``),
+        or after the last.
+        """
+        ends, length = np.cumsum(self._lengths), self._config.length
+        parts = [np.zeros(0, np.int64)]
+        for begin, end in zip((ends - self._lengths)[chosen], ends[chosen], strict=True):
+            spare = (end - begin) % length if end - begin >= length else 0
+            parts.append(np.arange(begin + (rng.integers(spare + 1) if rng else 0), end - length + 1, length))
+        return np.concatenate(parts)
+
+    def _check_length(self) -> None:
+        """Raise ConfigError when no episode to learn from, or none to judge by, is as long as a sample."""
+        for what, chosen in (("learn from", ~self._held_out), ("judge by", self._held_out)):
+            longest = int(self._lengths[chosen].max(initial=0))
+            if chosen.any() and longest < self._config.length:
+                raise ConfigError(
+                    f"replay.length {self._config.length}: the longest episode to {what} has {longest} steps; lower it"
+                )
 
 
-def held_out(episodes: int, share: float, rng: np.random.Generator) -> Array:
-    """Which episodes are kept from learning, bool (episodes,): the share rounded, at least one, never all."""
-    count = min(max(1, round(episodes * share)), episodes - 1) if share > 0 else 0
-    chosen = np.zeros(episodes, bool)
-    chosen[rng.permutation(episodes)[:count]] = True
-    return chosen
+def held_out(games: Sequence[Hashable], share: float, rng: np.random.Generator) -> Array:
+    """Which episodes are kept from learning, bool (episodes,), from the game that each belongs to.
+
+    The share of the games, rounded: at least one where there are two, never all.
+    """
+    distinct = list(dict.fromkeys(games))
+    count = min(max(1, round(len(distinct) * share)), len(distinct) - 1) if share > 0 else 0
+    chosen = {distinct[index] for index in rng.permutation(len(distinct))[:count]}
+    return np.array([game in chosen for game in games])

@@ -29,14 +29,19 @@ class History:
     In a run's folder it lies in files (see Ring), unless pictures are compressed.
     """
 
-    def __init__(self, capacity: int, setup: Setup, *, compress: bool) -> None:
+    def __init__(self, capacity: int, setup: Setup, *, compress: bool, episodes: int | None = None) -> None:
+        """``episodes``: there are so many in all, and none of their states is ever forgotten."""
         self._rows = setup.batch
         self._folder = setup.folder / "replay" if setup.folder and not compress else None
         self._slack = 2 * (setup.save_every + setup.batch)  # a step may lead to two states: an end, and a start
         pictures = capacity + capacity // 32 + 8 * setup.batch  # a step's, and those of ends and starts of episodes
+        room = capacity + capacity // 4 + setup.batch
         self.nbytes = capacity * STEP_NBYTES + pictures * sum(map(_nbytes, setup.space.spaces.values()))
         self._steps = self._ring("steps", capacity)
-        states = self._ring("states", capacity + capacity // 4 + setup.batch)
+        if episodes is not None:
+            room = capacity + 2 * episodes + setup.batch
+            pictures = room * max(1, *map(stack_depth, setup.space.spaces.values()), 1)  # touched only as they come
+        states = self._ring("states", room)
         self._states = States(setup.space, states, self._frames(pictures, compress=compress))
         self.oldest = 0  # the first step of which everything is still there
         self._reached: Arrays = {}  # the states that the last step led to, and their numbers
