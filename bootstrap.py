@@ -24,6 +24,8 @@ DEFAULT_GAME = HERE / "configs" / "atari" / "default.yaml"
 WINDOWS = os.name == "nt"
 
 ALL_EXTRAS = ("atari", "export", "record", "replay", "tensorboard", "torch", "video", "window")
+"""Not `timm`: it brings torchvision, which loads only beside a torch of the same build."""
+
 CHECKS = {
     "ruff check": ("ruff", "check", "."),
     "ruff format": ("ruff", "format", "--check", "."),

@@ -40,7 +40,7 @@ class A2C:
         self._config = config
         self._actor = Actor(config, setup)
         self.initial, self.act, self.explore = self._actor.initial, self._actor.act, self._actor.explore
-        self.export_onnx = self._actor.export_onnx
+        self.export_onnx, self.heatmaps = self._actor.export_onnx, self._actor.heatmaps
         self._weights = list(self._actor.net.parameters())
         self._squares = [torch.zeros_like(weight) for weight in self._weights]
         self.nbytes = 12 * sum(weight.numel() for weight in self._weights)  # weights, gradients, mean squares

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from agentctl.agents.blocks import LSTM, MASK, Distribution, Encoder, head_for
-from agentctl.agents.vision import VisionName, orthogonal
+from agentctl.agents.blocks import LSTM, MASK, Distribution, Encoder, Vision, head_for
+from agentctl.agents.vision import orthogonal
 from agentctl.core.protocols import Setup
 
 Tensors = Mapping[str, Tensor]
@@ -28,7 +28,7 @@ class Opinion:
 class ActorCritic(nn.Module):
     """Images are read by one network for both; numbers by one each, unless an LSTM follows."""
 
-    def __init__(self, setup: Setup, hidden: tuple[int, ...], vision: VisionName, width: float, lstm: int) -> None:
+    def __init__(self, setup: Setup, hidden: tuple[int, ...], vision: Vision, width: float, lstm: int) -> None:
         super().__init__()
         self.encoder = Encoder(setup.space, hidden, vision, width)
         self.sees_images = len(self.encoder.pixels) > 0

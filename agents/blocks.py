@@ -8,18 +8,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from gymnasium import spaces
+from pydantic import Discriminator, Tag
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agentctl.agents.vision import Pixels, VisionName, orthogonal
+from agentctl.agents.hybrid import Hybrid, HybridVision
+from agentctl.agents.vision import Convolutions, Pixels, orthogonal
 from agentctl.core.types import Array
 
 MASK = "action_mask"  # the one state that is not seen but obeyed: nonzero where a choice is legal
 State = Mapping[str, Tensor]
+
+Vision = Annotated[
+    Annotated[Literal["nature", "impala", "hybrid"], Tag("name")] | Annotated[HybridVision, Tag("options")],
+    Discriminator(lambda given: "options" if isinstance(given, dict | HybridVision) else "name"),
+]
+"""What reads images, as it stands in a YAML: a name, or a block with a hybrid's options."""
 
 
 def legal(values: Tensor, state: State) -> Tensor:
@@ -30,6 +39,17 @@ def legal(values: Tensor, state: State) -> Tensor:
 def is_image(space: spaces.Space[object]) -> bool:
     """uint8 with at least two axes that a filter can slide over."""
     return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) in (2, 3, 4)
+
+
+def eye_for(
+    shape: Sequence[int], vision: Vision, width: float, plain: type[Convolutions] = Pixels
+) -> Convolutions | Hybrid:
+    """What reads an image of this shape; ``plain``: what does by one of the names that are not hybrid."""
+    if vision == "nature" or vision == "impala":
+        return plain(shape, vision, width)
+    if width != 1:
+        raise ValueError(f"policy: width {width:g} is for nature and impala; a hybrid has `backbone` and `dim`")
+    return Hybrid(shape, HybridVision.model_validate({}) if vision == "hybrid" else vision)
 
 
 class Numbers(nn.Module):
@@ -79,21 +99,21 @@ def _flat(values: Tensor, space: spaces.Space[object]) -> Tensor:
 class Encoder(nn.Module):
     """State -> features: one network per image, one for all the numbers, joined. ``action_mask`` is left out."""
 
-    def __init__(self, space: spaces.Dict, hidden: Sequence[int], vision: VisionName, width: float) -> None:
+    def __init__(self, space: spaces.Dict, hidden: Sequence[int], vision: Vision, width: float) -> None:
         super().__init__()
         seen = {key: part for key, part in space.spaces.items() if key != MASK}
         if not seen:
             raise ValueError("policy: the state is empty: switch a perception on, or give the policy something to see")
         numbers = {key: part for key, part in seen.items() if not is_image(part)}
-        self._images = [key for key in seen if key not in numbers]
-        pixels = [Pixels(seen[key].shape or (), vision, width) for key in self._images]
+        self.images = [key for key in seen if key not in numbers]
+        pixels = [eye_for(seen[key].shape or (), vision, width) for key in self.images]
         self.pixels = nn.ModuleList(pixels)
         self.numbers = Numbers(numbers, hidden) if numbers else None
         self.features = sum(encoder.features for encoder in pixels) + (self.numbers.features if self.numbers else 0)
 
     def forward(self, state: State) -> Tensor:
         """float32 (N, features)."""
-        parts = [encoder(state[key]) for key, encoder in zip(self._images, self.pixels, strict=True)]
+        parts = [encoder(state[key]) for key, encoder in zip(self.images, self.pixels, strict=True)]
         if self.numbers is not None:
             parts.append(self.numbers(state))
         return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]

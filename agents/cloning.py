@@ -93,9 +93,8 @@ class Cloner:
             figures = self._figures(shown.take(part)) / shown.first.numel()
             return figures[0] - self._config.entropy * figures[2], figures
 
-        parts = torch.arange(shown.count, device=self.actor.device).tensor_split(
-            min(self.actor.shards.threads, shown.count)
-        )
+        index = torch.arange(shown.count, device=self.actor.device)
+        parts = index.tensor_split(min(self.actor.shards.threads, shown.count))
         gradients, figures = self.actor.shards.gradients(loss, parts, list(self.actor.fast.parameters()))
         self._adam.step(gradients, self._config.lr, self._config.max_grad_norm)
         named = ("loss", "accuracy" if self.sizes else "error", "entropy")

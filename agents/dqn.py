@@ -25,11 +25,12 @@ from gymnasium import spaces
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
-from agentctl.agents.blocks import MASK, legal
+from agentctl.agents.blocks import MASK, Vision, eye_for, legal
+from agentctl.agents.hybrid import heatmaps
 from agentctl.agents.onnx import GreedyValues, example, write_onnx
 from agentctl.agents.q_network import QNetwork, lowered
 from agentctl.agents.value_distributions import Histogram, Mean, Quantiles
-from agentctl.agents.vision import Convolutions, VisionName
+from agentctl.agents.vision import Convolutions
 from agentctl.core.nn.adam import ShardedAdam
 from agentctl.core.nn.arrays import to_array, to_tensor
 from agentctl.core.nn.memory import keep_freed_memory
@@ -63,9 +64,7 @@ class DQN:
         hidden: tuple[PositiveInt, ...] = Field(
             (512,), min_length=1, description="layers; the last one is each stream's"
         )
-        vision: VisionName = Field(
-            "nature", description="what reads images: Mnih et al. 2015, or IMPALA's residual one"
-        )
+        vision: Vision = Field("nature", description="what reads images: Mnih et al. 2015, IMPALA's, or with attention")
         width: float = Field(1.0, gt=0, description="multiplies the filters of the convolutions")
         precision: Precision = Field("auto", description="of images' layers; auto: bf16 where the hardware has it")
         device: Device = Field("auto", description="auto: the GPU if there is one")
@@ -169,9 +168,14 @@ class DQN:
         self.net.silence()
         write_onnx(path, GreedyValues(self.net, self.distribution, self._space, list(inputs)), inputs, about)
 
+    @one_core()
+    def heatmaps(self, state: Arrays) -> dict[str, Array]:
+        """As in PPO."""
+        return heatmaps(dict(zip(self.net.images, self.net.convolutions, strict=True)), state)
+
     def _network(self, setup: Setup) -> QNetwork:
         config, sizes = self._config, (self._actions, self.distribution.outputs)
-        convolutions = partial(Convolutions, vision=config.vision, width=config.width)
+        convolutions = partial(eye_for, vision=config.vision, width=config.width, plain=Convolutions)
         made = QNetwork(setup.space, sizes, config.hidden, convolutions, dueling=config.dueling, noise=config.noisy)
         return made.to(self._device)
 

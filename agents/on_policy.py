@@ -16,8 +16,9 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from agentctl.agents.actor_critic import ActorCritic, Opinion, lowered
+from agentctl.agents.blocks import Vision
+from agentctl.agents.hybrid import heatmaps
 from agentctl.agents.onnx import ROWS, GreedyActor, example, write_onnx
-from agentctl.agents.vision import VisionName
 from agentctl.core.nn.arrays import to_array, to_arrays, to_tensor, to_tensors
 from agentctl.core.nn.precision import Device, Precision, device_of, dtype_of, usable_cores
 from agentctl.core.nn.shards import Shards, one_core
@@ -30,7 +31,7 @@ class ActorConfig(BaseConfig):
     """How an on-policy agent sees, computes and plays."""
 
     hidden: tuple[PositiveInt, ...] = Field((64, 64), min_length=1, description="layers that read numbers")
-    vision: VisionName = Field("nature", description="what reads images: Mnih et al. 2015, or IMPALA's residual one")
+    vision: Vision = Field("nature", description="what reads images: Mnih et al. 2015, IMPALA's, or with attention")
     width: float = Field(1.0, gt=0, description="multiplies the filters and features of the image network")
     lstm: int = Field(0, ge=0, description="size of the recurrent layer; 0: none")
     precision: Precision = Field("auto", description="of convolutions; auto: bf16 where the hardware has it")
@@ -125,6 +126,12 @@ class Actor:
             inputs |= {key: torch.zeros(ROWS, self._config.lstm) for key in ("h", "c")}
             inputs |= {"first": torch.ones(ROWS, dtype=torch.bool)}
         write_onnx(path, GreedyActor(self.net, list(inputs)), inputs, about)
+
+    @one_core()
+    def heatmaps(self, state: Arrays) -> dict[str, Array]:
+        """Where a hybrid looks in each image of ``state``, float32 (B, H, W), 1 where it is most."""
+        encoder = self.net.encoder
+        return heatmaps(dict(zip(encoder.images, encoder.pixels, strict=True)), state)
 
     def _threads(self) -> int:
         if self.device.type != "cpu":

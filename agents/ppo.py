@@ -49,7 +49,7 @@ class PPO:
         self._config = config
         self._actor = Actor(config, setup)
         self.initial, self.act, self.explore = self._actor.initial, self._actor.act, self._actor.explore
-        self.export_onnx = self._actor.export_onnx
+        self.export_onnx, self.heatmaps = self._actor.export_onnx, self._actor.heatmaps
         weights = list(self._actor.net.parameters())
         self._adam = ShardedAdam(weights, self._actor.twins, self._actor.shards)
         self.nbytes = 16 * sum(p.numel() for p in weights)  # weights, gradients, Adam's two moments

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agentctl.agents.blocks import MASK, Numbers, is_image
+from agentctl.agents.hybrid import Hybrid
 from agentctl.agents.vision import Convolutions
 
 
@@ -26,7 +27,7 @@ class QNetwork(nn.Module):
         space: spaces.Dict,
         sizes: tuple[int, int],
         hidden: Sequence[int],
-        convolutions: Callable[[Sequence[int]], Convolutions],
+        convolutions: Callable[[Sequence[int]], Convolutions | Hybrid],
         *,
         dueling: bool,
         noise: float,
@@ -39,7 +40,7 @@ class QNetwork(nn.Module):
         if not seen:
             raise ValueError("policy: the state is empty: switch a perception on, or give the policy something to see")
         self.sees_images = bool(images)
-        self._images, self._sizes = list(images), sizes
+        self.images, self._sizes = list(images), sizes
         self.convolutions = nn.ModuleList([convolutions(part.shape or ()) for part in images.values()])
         self.numbers = Numbers(numbers, hidden[:-1], F.relu) if numbers else None
         inputs = sum(int(part.features) for part in (*self.convolutions, *([self.numbers] if self.numbers else [])))
@@ -50,7 +51,7 @@ class QNetwork(nn.Module):
 
     def forward(self, state: Mapping[str, Tensor]) -> Tensor:
         """float32 (N, A, Z)."""
-        parts = [encoder(state[key]) for key, encoder in zip(self._images, self.convolutions, strict=True)]
+        parts = [encoder(state[key]) for key, encoder in zip(self.images, self.convolutions, strict=True)]
         if self.numbers is not None:
             parts.append(self.numbers(state))
         x = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]

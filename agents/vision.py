@@ -1,6 +1,6 @@
 """How agents see: images into features, by the network of Mnih et al. (2015) or the residual one of IMPALA.
 
-Shape key: N samples, S stacked frames, C channels.
+With attention: hybrid.py. Shape key: N samples, S stacked frames, C channels.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Convolutions(nn.Module):
 
     def __init__(self, shape: Sequence[int], vision: VisionName = "nature", width: float = 1.0) -> None:
         super().__init__()
-        self._order = _channels_first(shape)
+        self._order = channels_first(shape)
         frames = torch.zeros(1, *shape, dtype=torch.uint8)
-        channels, *sides = self._planes(frames).shape[1:]
+        channels, *sides = planes(frames, self._order).shape[1:]
         first, *others = NETWORKS[vision](channels, min(sides), width)
         assert isinstance(first, nn.Conv2d)
         self.first = first
@@ -47,15 +47,10 @@ class Convolutions(nn.Module):
         dtype = first.weight.dtype
         learning = torch.is_grad_enabled() and dtype == torch.float32  # float32 gradients are 12 % faster this way
         layout = torch.channels_last if learning else torch.contiguous_format
-        x = self._planes(frames).to(dtype, memory_format=layout)
+        x = planes(frames, self._order).to(dtype, memory_format=layout)
         x = F.conv2d(x, first.weight / 255, first.bias, first.stride, first.padding)  # as if of pixels / 255
         features: Tensor = self.others(x)
         return features
-
-    def _planes(self, frames: Tensor) -> Tensor:
-        """(N, C, H, W): colours and stacked frames as channels."""
-        frames = frames.permute(self._order)
-        return frames.unsqueeze(1) if frames.ndim == 3 else frames.flatten(1, -3)
 
 
 class Pixels(Convolutions):
@@ -117,9 +112,15 @@ def _scaled(count: int, width: float) -> int:
     return max(1, round(count * width))
 
 
-def _channels_first(shape: Sequence[int]) -> tuple[int, ...]:
+def channels_first(shape: Sequence[int]) -> tuple[int, ...]:
     """How to permute (N, *shape) so that height and width come last."""
     if len(shape) == 2 or (len(shape) == 3 and shape[-1] not in (1, 3)):
         return tuple(range(len(shape) + 1))
     axes = tuple(range(len(shape) + 1))
     return (*axes[:-3], axes[-1], axes[-3], axes[-2])
+
+
+def planes(frames: Tensor, order: tuple[int, ...]) -> Tensor:
+    """(N, C, H, W): colours and stacked frames as channels; ``order`` is from ``channels_first``."""
+    frames = frames.permute(order)
+    return frames.unsqueeze(1) if frames.ndim == 3 else frames.flatten(1, -3)

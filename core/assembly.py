@@ -288,7 +288,7 @@ def crashed(error: Exception, composition: Composition) -> AgentctlError:
     what = f"{type(error).__name__}: {error} [{frame.filename}:{frame.lineno}]"
     culprit = blame(error, composition)
     if culprit is None:
-        return AgentctlError(f"the run failed: {what}; the last checkpoint is kept")
+        return AgentctlError(f"it failed: {what}; what was saved before is kept")
     where, who = composition.document.origin(culprit.loc), f"{culprit.kind} {culprit.name!r} (plugin {culprit.plugin})"
     return PluginError(f"{where}: {who} failed: {what}; {way_out(culprit)}")
 

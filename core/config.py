@@ -178,9 +178,7 @@ def _with_expert(registry: Registry, chosen: Chosen, document: Document) -> Chos
     """The component with the policy that it learns from, where its section names one."""
     block, loc = getattr(chosen.section, "expert", None), (*chosen.loc, "expert")
     if block is not None and not getattr(chosen.component_class, "needs_expert", False):
-        raise ConfigError(
-            f"{document.origin(loc)}: policy {chosen.name!r} learns from no expert; remove it, or use dagger"
-        )
+        raise ConfigError(f"{document.origin(loc)}: policy {chosen.name!r} learns from no expert; remove it")
     if block is not None:
         section: Section = validate(Section, block, document, loc)
         return replace(chosen, expert=_checked(registry, "policy", section, loc, document))

@@ -34,6 +34,8 @@ class Bot:
         self._assembly = assembly
         self._flow: Flow | None = None
         self._action: Array | None = None
+        self.policy = assembly.policy  # for what is its own, such as the heatmaps of one that attends
+        self.state: Arrays = {}  # what it was shown last, by name, each (1, ...)
         self.observation_space = assembly.game.observation_space
         self.action_space = assembly.game.action_space
 
@@ -53,6 +55,7 @@ class Bot:
             self._flow, state = pipeline.begin(rows, 1, policy.initial(1))
         else:
             state = pipeline.see(self._flow, rows, self._action, np.zeros(1, bool))
+        self.state = state
         decision = policy.act(self._flow.policy, state, self._flow.first)
         self._flow.policy, self._action = decision.carry, decision.action
         return decision.action[0].item() if decision.action.ndim == 1 else decision.action[0]

@@ -154,7 +154,7 @@ class Recording:
 
     @property
     def games(self) -> dict[int, tuple[int, int]]:
-        """Which game each whole episode belongs to, by its row and place there: the lives of one are several episodes."""
+        """Which game each whole episode belongs to, by row and place: where lives end episodes it has several."""
         found: dict[int, tuple[int, int]] = {}
         for row, numbers in enumerate(self.rows):
             game = 0

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -46,14 +47,23 @@ def test_a_config_names_its_extras_in_its_opening_comment(config: str, extras: l
     assert bootstrap.needs(config) == extras
 
 
-def test_all_extras_are_those_of_the_distribution() -> None:
-    extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(bootstrap.ALL_EXTRAS) == set(extras) - {"all", "dev"}
+EXTRAS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+
+def test_all_extras_are_those_of_the_distribution_but_what_brings_torchvision() -> None:
+    assert set(bootstrap.ALL_EXTRAS) == set(EXTRAS) - {"all", "dev", "timm"}
+    (everything,) = EXTRAS["all"]
+    assert set(everything.removeprefix("game-agentctl[").removesuffix("]").split(",")) == set(bootstrap.ALL_EXTRAS)
+
+
+def test_torchvision_comes_with_no_extra_but_its_own() -> None:
+    bringing = {name for name, wanted in EXTRAS.items() if any(re.match("timm|torchvision", each) for each in wanted)}
+    assert bringing == {"timm"}
 
 
 def test_shipped_configs_ask_for_extras_that_exist() -> None:
     asked = {extra for path in REPOSITORY.glob("configs/**/*.yaml") for extra in bootstrap.needs(path.read_text())}
-    assert asked <= set(bootstrap.ALL_EXTRAS)
+    assert asked <= set(EXTRAS)
 
 
 def test_no_game_means_the_default_one() -> None:

@@ -59,6 +59,15 @@ def test_the_pages_plain_loop_plays_well(toy: Path, monkeypatch: pytest.MonkeyPa
     assert float(printed.getvalue().split()[0]) > 0.9
 
 
+def test_a_bot_shows_its_policy_and_what_it_was_shown(toy: Path) -> None:
+    bot, (message, *_) = load(toy / "runs" / "toy"), pictures(0)
+    action = bot.act(message["picture"])
+    assert {key: array.shape for key, array in bot.state.items()} == {
+        "cell": (1,), "lantern": (1,), "recalled_lantern": (1,)
+    }  # fmt: skip
+    assert bot.policy.act({}, bot.state, np.ones(1, bool)).action[0] == action
+
+
 def pictures(seed: int) -> Iterator[dict[str, Any]]:
     """What a client of the page's server sends: an episode of pictures, whatever the answers."""
     env, rng = make("toy/lantern"), np.random.default_rng(seed)

@@ -96,8 +96,8 @@ class Demonstrations:
     def _starts(self, chosen: Array, rng: np.random.Generator | None) -> Array:
         """Where samples begin within each ``chosen`` episode, bool (episodes,), one after the other, none over its end.
 
-        What is left over of an episode that is no multiple of their length lies before the first one by chance (``rng``),
-        or after the last.
+        What an episode has beyond a multiple of their length lies, by chance (``rng``), before the first or after the
+        last of them.
         """
         ends, length = np.cumsum(self._lengths), self._config.length
         parts = [np.zeros(0, np.int64)]
