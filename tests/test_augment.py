@@ -85,3 +85,10 @@ def test_every_layout_of_pictures_is_changed_alike(shape: tuple[int, ...]) -> No
 def test_nothing_asked_for_changes_nothing() -> None:
     picture = frames(5, 4, 12, 10)
     assert torch.equal(augmented(picture, Augment.model_validate({}), drawn()), picture)
+
+
+def test_changes_happen_where_the_pictures_are() -> None:
+    """Chance is drawn on the CPU; torch's meta device, which holds no numbers, refuses to mix as a GPU does."""
+    picture = torch.empty(5, 4, 12, 10, 3, dtype=torch.uint8, device="meta")
+    how = Augment.model_validate({"shift": 2, "colour": 0.2, "cutout": 0.3, "drop_history": 0.5})
+    assert augmented(picture, how, drawn()).device.type == "meta"

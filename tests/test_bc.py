@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,14 @@ from agentctl.core.assembly import assemble
 from agentctl.core.errors import AgentctlError, ConfigError
 from agentctl.core.protocols import Setup
 from agentctl.core.recording import Episode, Recorder, Recording
-from agentctl.core.types import Batch
+from agentctl.core.types import Batch, Decision, Final, Transition
+from agentctl.plugins.replay.demonstrations import Demonstrations, held_out
 
 SEEN = spaces.Dict({"x": spaces.Box(-1, 1, (3,))})
 PLANS = {
     "discrete": spaces.Discrete(4, start=2),
     "multi-discrete": spaces.MultiDiscrete([3, 2]),
+    "multi-binary": spaces.MultiBinary(2),
     "continuous": spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 10.0], np.float32)),
 }
 
@@ -74,9 +78,9 @@ def test_an_update_is_that_of_torchs_loss_and_adam(name: str) -> None:
 def torch_loss(name: str, head: Any, features: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
     if name == "discrete":
         return F.cross_entropy(head.logits(features), action - 2)
-    if name == "multi-discrete":
-        parts = torch.split(head.logits(features), [3, 2], dim=1)
-        return sum(F.cross_entropy(part, action[:, i]) for i, part in enumerate(parts))
+    if name.startswith("multi"):
+        parts = torch.split(head.logits(features), [3, 2] if name == "multi-discrete" else [2, 2], dim=1)
+        return sum(F.cross_entropy(part, action[:, i].long()) for i, part in enumerate(parts))
     scaled = torch.stack([action[:, 0] / 2, action[:, 1] / 5 - 1], dim=1)
     spread = head.log_std.exp().expand_as(scaled) ** 2
     return F.gaussian_nll_loss(head.mean(features), scaled, spread, full=True, eps=0) * 2
@@ -107,6 +111,8 @@ def test_it_does_what_was_shown(name: str) -> None:
     def rule(x: np.ndarray) -> np.ndarray:
         if name == "discrete":
             return 2 + (x[:, 0] > 0) + 2 * (x[:, 1] > 0)
+        if name == "multi-binary":
+            return (x[:, :2] > 0).astype(np.int8)
         if name == "multi-discrete":
             return np.stack([np.digitize(x[:, 0], [-0.3, 0.3]), x[:, 1] > 0], axis=1).astype(np.int64)
         return np.stack([2 * x[:, 0], 5 + 5 * x[:, 1]], axis=1).astype(np.float32)
@@ -172,6 +178,23 @@ def test_figures_are_those_counted_by_hand() -> None:
         assert tables[name].rows[str(row)] == pytest.approx(expected)
 
 
+def test_the_one_that_plays_is_kept_up_to_date_in_bfloat16() -> None:
+    space = spaces.Dict({"frames": spaces.Box(0, 255, (2, 12, 12), np.uint8)})
+    agent = clone(spaces.Discrete(2), space, precision="bf16", lr=1e-2)
+    rng = np.random.default_rng(0)
+    state, action = {"frames": rng.integers(0, 256, (40, 2, 12, 12)).astype(np.uint8)}, rng.integers(0, 2, 40)
+    for _ in range(20):
+        agent.learn(shown(state, action))
+    figures = agent.judge(shown(state, action, held_out=True))
+    again = clone(spaces.Discrete(2), space, precision="bf16", lr=1e-2)
+    again.load(agent.save())
+    for player in (agent, again):
+        acted = player.act({}, state, np.zeros(40, bool)).action
+        assert (acted == action).mean() == pytest.approx(figures["held_out_accuracy"]) and figures[
+            "held_out_accuracy"
+        ] > 0.9
+
+
 # --- copycat ----------------------------------------------------------------------------------------------------------
 
 
@@ -222,11 +245,11 @@ def test_a_copycat_looks_good_and_plays_badly_and_dropping_history_cures_it() ->
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
-def recorded(folder: Path, episodes: int = 12, length: int = 40) -> Path:
+def recorded(folder: Path, episodes: int = 12, length: int = 40, seed: int = 0) -> Path:
     """A player of CartPole's space who goes where the pole leans."""
     space = assemble(composed({**cartpole(folder), "replay": False})).game.observation_space
     writer = Recorder(folder, space, spaces.Discrete(2), {})
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for _ in range(episodes):
         vector = rng.uniform(-0.2, 0.2, (length + 1, 4)).astype(np.float32)
         writer.write(
@@ -298,11 +321,46 @@ def test_a_damaged_episode_is_left_out_and_told_of(tmp_path: Path) -> None:
 
 
 def test_changed_recordings_are_not_resumed_with(tmp_path: Path) -> None:
+    """Also where all episodes are as long as they were."""
     data = cartpole(recorded(tmp_path / "rec"))
     loop_of(data, tmp_path / "run").train()
-    next((tmp_path / "rec" / "0").glob("*.parquet")).unlink()
+    shutil.rmtree(tmp_path / "rec")
+    recorded(tmp_path / "rec", seed=1)
     with pytest.raises(AgentctlError, match="recordings have changed"):
         loop_of(data, tmp_path / "run").resume(latest(tmp_path / "run"))
+
+
+def test_a_report_keeps_its_tables_when_the_run_is_resumed(tmp_path: Path) -> None:
+    data = cartpole(recorded(tmp_path / "rec"))
+    words = ("-p", "no:progress", "-p", "no:tensorboard", "-p", "no:recorder", "--json")
+    command = [sys.executable, "-m", "agentctl.core.cli", "run"]
+    run = tmp_path / "run"
+    for arguments in ([written(data, tmp_path), "--out", run], ["--resume", run]):
+        subprocess.run([*command, *map(str, arguments), *words], check=True, capture_output=True)
+        assert "Confusion" in (run / "report.html").read_text()
+
+
+def test_a_recurrent_clone_learns_from_sequences(tmp_path: Path) -> None:
+    data = cartpole(recorded(tmp_path / "rec"))
+    data["policy"] |= {"lstm": 8, "lr": 1e-2}
+    data["replay"] |= {"length": 10, "batch_size": 4}
+    loop = loop_of({**data, "run": {"steps": 20_000, "cycle_steps": 20_000}})
+    loop.train()
+    assert loop.at.metrics["held_out_accuracy"] > 0.8 > loop.at.metrics["majority_accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "replay", "told"),
+    [
+        ("ppo", None, "only from its own play"),
+        ("bc", {"name": "rollout", "steps": 8}, "only from recordings"),
+        ({"name": "bc", "expert": "random"}, None, "learns from no expert"),
+    ],
+)
+def test_what_cannot_learn_from_each_other_is_refused(tmp_path: Path, policy: Any, replay: Any, told: str) -> None:
+    data = cartpole(recorded(tmp_path / "rec")) | {"policy": policy}
+    with pytest.raises(ConfigError, match=told):
+        assemble(composed(data if replay is None else {**data, "replay": replay}))
 
 
 def test_missing_recordings_are_named(tmp_path: Path) -> None:
@@ -344,20 +402,62 @@ def test_an_epoch_holds_every_step_once_and_nothing_that_is_held_out(tmp_path: P
     assert judged.first[0].sum() == 3
 
 
-def test_no_sample_reaches_over_the_end_of_an_episode(tmp_path: Path) -> None:
-    replay = filled(tmp_path, length=7)
-    batches, _ = epoch(replay)
-    for batch in batches:
-        assert len(batch.first) == 7
-        assert not batch.first[1:].any()
+def test_sequences_hold_nearly_every_step_once_and_reach_over_no_end(tmp_path: Path) -> None:
+    """Episodes of 40 steps: five sequences of 7 each, in every epoch, the five steps left over not always the same."""
+    replay, left_out = filled(tmp_path, length=7), []
+    for _ in range(4):
+        batches, _ = epoch(replay)
+        learnt = np.concatenate([batch.state["vector"].reshape(-1, 4) for batch in batches])
+        assert all(not batch.first[1:].any() for batch in batches)
+        assert len(learnt) == len(np.unique(learnt, axis=0)) == 9 * 35
+        left_out.append(learnt)
+    assert len(np.unique(np.concatenate(left_out), axis=0)) > 9 * 35
 
 
-def test_at_least_one_episode_is_held_out_and_never_all() -> None:
-    from agentctl.plugins.replay.demonstrations import held_out
+def test_a_sample_longer_than_every_episode_is_refused(tmp_path: Path) -> None:
+    data = cartpole(recorded(tmp_path / "rec"))
+    data["replay"]["length"] = 41
+    with pytest.raises(ConfigError, match="the longest episode to learn from has 40 steps"):
+        loop_of(data)
 
+
+def test_nothing_is_forgotten_however_short_the_episodes_are(tmp_path: Path) -> None:
+    """Pictures that are no stack moved on by one, in games of two steps: each state needs all the room there may be."""
+    space = spaces.Dict({"frames": spaces.Box(0, 255, (4, 8, 8), np.uint8)})
+    writer, rng = Recorder(tmp_path / "rec", space, spaces.Discrete(2), {}), np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (60, 3, 4, 8, 8)).astype(np.uint8)
+    for shown_ in pictures:
+        writer.write(Episode({"frames": shown_}, np.zeros(2, np.int64), np.zeros(2, np.float32), True))
+    replay = Demonstrations(
+        Demonstrations.Config(recordings=(tmp_path / "rec",), validation=0.0), Setup(space, spaces.Discrete(2))
+    )
+    for number, shown_ in enumerate(pictures):
+        for t in (0, 1):
+            last = t == 1
+            following = pictures[(number + 1) % 60][0] if last else shown_[1]
+            replay.add(
+                Transition(
+                    {"frames": shown_[t][None]}, np.array([t == 0]), {}, Decision(np.zeros(1, np.int64)),
+                    np.zeros(1, np.float32), np.array([last]), np.zeros(1, bool), np.array([last]),
+                    {"frames": following[None]}, Final(np.array([0]), {"frames": shown_[2][None]}) if last else None,
+                    total=np.zeros(1, np.float32),
+                )
+            )  # fmt: skip
+    assert replay.ready()
+    learnt = np.concatenate([replay.sample().state["frames"][0] for _ in range(2)])
+    played = pictures[:, :2].reshape(120, -1)
+    assert {picture.tobytes() for picture in learnt} == {picture.tobytes() for picture in played}
+
+
+def test_whole_games_are_held_out_at_least_one_and_never_all() -> None:
     rng = np.random.default_rng(0)
-    assert [int(held_out(n, 0.1, rng).sum()) for n in (1, 2, 5, 20, 100)] == [0, 1, 1, 2, 10]
-    assert held_out(5, 0.0, rng).sum() == 0
+    assert [int(held_out(range(n), 0.1, rng).sum()) for n in (1, 2, 5, 20, 100)] == [0, 1, 1, 2, 10]
+    assert held_out(range(5), 0.0, rng).sum() == 0
+    lives = [(0, 0)] * 3 + [(0, 1)] * 3 + [(1, 0)] * 3
+    for _ in range(20):
+        chosen = held_out(lives, 0.3, rng).reshape(3, 3)
+        assert (chosen.all(axis=1) | ~chosen.any(axis=1)).all()
+        assert chosen.any(axis=1).sum() == 1
 
 
 def test_a_recording_of_another_game_is_refused_before_learning(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from multiprocessing import get_context
@@ -323,3 +324,25 @@ def test_what_workers_cannot_share_is_refused(lines: str, tmp_path: Path) -> Non
     (tmp_path / "run.yaml").write_text(f"game: clockwork/game\n{lines}\nreplay: rollout\n{plugins}\n")
     with pytest.raises(ConfigError, match=REFUSED[lines]):
         assemble(compose(tmp_path / "run.yaml", (), (), Switches()))
+
+
+def test_what_starts_while_signals_are_held_lets_none_through() -> None:
+    """Also the first process of all, with which Python starts another one that would let them through."""
+    seen = subprocess.run([sys.executable, "-c", HELD], capture_output=True, text=True, check=True, timeout=60)
+    assert seen.stdout.split() == ["True", "True"]
+
+
+HELD = """
+import signal
+from multiprocessing import get_context
+from agentctl.core.crew import _signals_held
+
+if __name__ == "__main__":
+    for _ in range(2):
+        with _signals_held():
+            process = get_context("spawn").Process(target=print)
+            process.start()
+            held = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+            process.kill()
+            print({signal.SIGINT, signal.SIGTERM} <= held)
+"""

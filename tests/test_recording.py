@@ -56,17 +56,27 @@ def recorder(folder: Path) -> Recorder:
 
 
 def test_what_was_played_is_what_is_read(lantern: Path) -> None:
-    """Gymnasium's own loop, fed with the recorded actions, sees the recorded pictures and rewards."""
+    """The game itself, given the recorded actions again, shows every recorded picture and pays every reward."""
     recording = Recording(lantern)
-    game = assemble(composed({"game": {"name": "toy/lantern", "batch": 8}, "policy": "random"})).game
-    rows = {row: [recording.episode(number) for number in own] for row, own in recording.rows.items()}
-    observation, time_ = game.reset(0), 0
-    first = [own[0] for own in rows.values()]
-    for time_ in range(min(episode.length for episode in first)):
-        shown = np.stack([episode.observations["picture"][time_] for episode in first])
-        assert np.array_equal(observation["picture"], shown)
-        step = game.step(np.array([episode.actions[time_] for episode in first]))
-        assert step.reward.tolist() == [episode.rewards[time_] for episode in first]
+    rows = [[recording.episode(number) for number in row] for row in recording.rows]
+    assert sum(map(len, rows)) == 10
+    game = assemble(composed({"game": {"name": "toy/lantern", "batch": len(rows)}, "policy": "random"})).game
+    observation, places = game.reset(0), [(0, 0)] * len(rows)
+    while any(number < len(row) for row, (number, _) in zip(rows, places, strict=True)):
+        doing = [row[min(number, len(row) - 1)] for row, (number, _) in zip(rows, places, strict=True)]
+        step = game.step(np.array([episode.actions[at] for episode, (_, at) in zip(doing, places, strict=True)]))
+        for row, (number, at) in enumerate(places):
+            if number == len(rows[row]):  # played to its end: anything may come
+                continue
+            episode = rows[row][number]
+            assert np.array_equal(episode.observations["picture"][at], observation["picture"][row])
+            assert episode.rewards[at] == step.reward[row]
+            over = at + 1 == episode.length
+            assert over == bool(step.ended[row] | step.cut[row])
+            if over:
+                last = step.final.arrays["picture"][step.final.rows.tolist().index(row)]
+                assert np.array_equal(episode.observations["picture"][-1], last)
+            places[row] = (number + 1, 0) if over else (number, at + 1)
         observation = step.observation
 
 
@@ -103,20 +113,11 @@ def test_it_tells_how_it_came_about(lantern: Path) -> None:
     assert about["packages"]["numpy"] == np.__version__
 
 
-def test_short_games_are_not_preferred(tmp_path: Path) -> None:
-    """The mean length is that of as many games played one after the other, not that of those which end first."""
-    call("record", written(CARTPOLE, tmp_path), "--agent", "random", "--games", "90", "--out", tmp_path / "rec")
-    lengths = [episode.length for episode in Recording(tmp_path / "rec").episodes()]
-    env, alone = gymnasium.make("CartPole-v1"), []
-    env.action_space.seed(0)
-    for seed in range(300):
-        env.reset(seed=seed)
-        alone.append(1)
-        while not any(env.step(env.action_space.sample())[2:4]):
-            alone[-1] += 1
-    error = np.std(alone) * np.sqrt(1 / len(alone) + 1 / len(lengths))
-    assert len(lengths) == 90
-    assert abs(np.mean(lengths) - np.mean(alone)) < 3 * error
+def test_every_row_plays_its_share_so_that_short_games_are_not_preferred(tmp_path: Path) -> None:
+    call("record", written(CARTPOLE, tmp_path), "--agent", "random", "--games", "8", "--out", tmp_path / "rec")
+    recording = Recording(tmp_path / "rec")
+    assert [len(row) for row in recording.rows] == [3, 3, 2]
+    assert len({recording.lengths[row[0]] for row in recording.rows}) > 1  # they did not end together
 
 
 def test_lost_lives_end_episodes_but_not_games(tmp_path: Path) -> None:
@@ -185,6 +186,21 @@ def test_a_stop_keeps_what_was_recorded(tmp_path: Path) -> None:
     assert not Recording(tmp_path / "rec").damaged
 
 
+def test_nothing_that_a_recording_names_is_started(tmp_path: Path) -> None:
+    """Minari would make the environment that a dataset without spaces names, and so run any code there is."""
+    spec = {"id": "Evil-v0", "entry_point": "pathlib:Path.touch", "kwargs": {"self": str(tmp_path / "pwned")}}
+    (tmp_path / "metadata.json").write_text(json.dumps({"data_format": "parquet", "env_spec": json.dumps(spec)}))
+    with pytest.raises(AgentctlError, match="does not tell its action_space and observation_space"):
+        Recording(tmp_path)
+
+
+def test_an_empty_recording_is_named(tmp_path: Path) -> None:
+    recorder(tmp_path / "rec")
+    done = call("replay", tmp_path / "rec", "--against", "toy/lantern")
+    assert done.returncode == 1
+    assert "holds no whole episode" in done.stderr
+
+
 @pytest.mark.parametrize("content", [None, "{", "{}"])
 def test_what_is_no_recording_is_refused(tmp_path: Path, content: str | None) -> None:
     if content is not None:
@@ -194,9 +210,10 @@ def test_what_is_no_recording_is_refused(tmp_path: Path, content: str | None) ->
 
 
 def test_a_folder_that_holds_something_is_not_written_into(lantern: Path) -> None:
-    done = call(*LANTERN, "--out", lantern)
-    assert done.returncode == 2
-    assert "choose another --out" in done.stderr
+    for out in (lantern, lantern / "metadata.json"):
+        done = call(*LANTERN, "--out", out)
+        assert done.returncode == 2
+        assert "choose another --out" in done.stderr
 
 
 def test_a_recording_that_was_stopped_before_its_first_episode_is_in_nobodys_way(tmp_path: Path) -> None:
@@ -253,6 +270,28 @@ def test_a_run_does_again_what_it_did(run: Path) -> None:
     assert done.returncode == 0
     assert found["differences"] == []
     assert found["steps"] == Recording(run.parent / "rec").steps
+
+
+def test_rows_stay_where_they_were_when_one_is_lost(run: Path) -> None:
+    """Each row draws its own chances; and what is lost is a failure of its own."""
+    rec = run.parent / "rec"
+    for number in Recording(rec).rows[0]:
+        next((rec / str(number)).glob("*.parquet")).unlink()
+    done = call("replay", rec, "--against", run, "--fail-on", "diff", "--json")
+    found = json.loads(done.stdout)
+    assert found["differences"] == []
+    assert len(found["damaged"]) == 3
+    assert done.returncode == 1
+
+
+def test_a_runs_agent_plays_the_games_that_the_seed_asks_for(run: Path) -> None:
+    seeds = {}
+    for seed in (0, 7):
+        out = run.parent / f"seed-{seed}"
+        words = ("--agent", run, "--games", "1", "-s", f"run.seed={seed}", "--out", out)
+        assert call("record", run.parent / "run.yaml", *words).returncode == 0
+        seeds[seed] = Recording(out).episode(0).observations["vector"][0].tolist()
+    assert seeds[0] != seeds[7]
 
 
 def test_another_policy_and_another_reward_are_noticed(run: Path) -> None:
