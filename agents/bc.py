@@ -26,6 +26,7 @@ from agentctl.core.nn.shards import one_core
 from agentctl.core.protocols import Setup
 from agentctl.core.types import Array, Arrays, Batch, Carry, Decision, Metrics, Snapshot, Table
 
+JUDGED = "Judged on held-out episodes"
 CHUNK = 512
 """Sequences that are judged at once."""
 
@@ -66,7 +67,8 @@ class BC:
             self._best_loss, self._stale = loss, 0
             self._best.net.load_state_dict(self._cloner.actor.net.state_dict())
             self._best.refresh()
-            self._tables = found.tables(self._cloner.sizes) if found else {}
+            best = {name: [value] for name, value in {"held_out_loss": loss, **figures}.items()}
+            self._tables = {JUDGED: Table(["best"], best), **(found.tables(self._cloner.sizes) if found else {})}
         return {"held_out_loss": loss, "epoch": self._epoch, **figures}
 
     @property

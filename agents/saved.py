@@ -1,4 +1,4 @@
-"""The policy of an earlier run, as it plays best: an expert to learn from, a rival, a yardstick. It learns no more."""
+"""The policy of an earlier run, as it plays: an expert to learn from, a rival, a yardstick. It learns no more."""
 
 from __future__ import annotations
 

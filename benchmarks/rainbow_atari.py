@@ -36,19 +36,33 @@ def main() -> None:
     minutes = made.parse_args().minutes
     report = Report("rainbow-atari")
     with tempfile.TemporaryDirectory() as folder:
-        runs = {"Rainbow": Path(folder) / "rainbow", "PPO": Path(folder) / "ppo"}
-        processes = [start(core, words, runs[name]) for core, (name, words) in enumerate(AGENTS.items())]
-        time.sleep(60 * minutes)
-        for process in processes:
-            process.send_signal(signal.SIGINT)
-        for process in processes:
-            process.wait(SECONDS_TO_STOP)
+        runs = {name: Path(folder) / name for name in AGENTS}
+        play(runs, 60 * minutes)
         for name, run in runs.items():
             tell(report, name, run, 60 * minutes)
     report.write()
 
 
 AGENTS = {"Rainbow": RAINBOW, "PPO": PPO}
+
+
+def play(runs: dict[str, Path], seconds: float) -> None:
+    """All of them at once, then Ctrl-C. Ends here when one fails sooner."""
+    cores = sorted(os.sched_getaffinity(0))
+    processes = [start(core, AGENTS[name], run) for core, (name, run) in zip(cores, runs.items(), strict=False)]
+    try:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if failed := [process for process in processes if process.poll() is not None]:
+                raise SystemExit(f"{failed[0].args} ended with {failed[0].returncode}")
+            time.sleep(1)
+        for process in processes:
+            process.send_signal(signal.SIGINT)
+        for process in processes:
+            process.wait(SECONDS_TO_STOP)
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def start(core: int, words: tuple[str, ...], out: Path) -> subprocess.Popen[bytes]:
