@@ -6,12 +6,8 @@ import json
 import tempfile
 from pathlib import Path
 
-import numpy as np
-from _results import ROOT, Figure, Report, over_seeds, run_agentctl
-
-from agentctl.core.assembly import Assembly, assemble
-from agentctl.core.config import compose
-from agentctl.core.frame import EvaluationSettings
+from _baselines import best_constant_action
+from _results import Figure, Report, over_seeds, run_agentctl
 
 CONFIG = "configs/atari/default.yaml"
 SEEDS = (1, 2, 3)
@@ -28,36 +24,13 @@ def main() -> None:
     beside = ("random policy", random)
     report.add(over_seeds("return", returns, SEEDS, "points", baseline=beside))
     report.add(over_seeds("return / random", [r / random for r in returns], SEEDS, "ratio", goal=(">=", 5)))
-    report.add(Figure("the best constant action", best_constant_action(), "points", baseline=beside))
+    report.add(Figure("the best constant action", best_constant_action(CONFIG), "points", baseline=beside))
     report.add(Figure("published human score", HUMAN, "points"))
     seconds = [run["seconds"] for run in runs]
     report.add(over_seeds("time of a run, evaluations included", seconds, SEEDS, "s", goal=("<=", 300)))
     rates = [run["steps_per_second"] for run in runs]
     report.add(over_seeds("speed of training", rates, SEEDS, "steps/s"))
     report.write()
-
-
-def best_constant_action() -> float:
-    """The highest mean return of holding one action: what a policy that ignores the screen can reach."""
-    assembly = assemble(compose(ROOT / CONFIG))
-    settings = assembly.composition.settings.evaluation
-    actions = range(assembly.game.action_space.n)  # type: ignore[attr-defined]
-    return max(constant_return(assembly, action, settings) for action in actions)
-
-
-def constant_return(assembly: Assembly, action: int, settings: EvaluationSettings) -> float:
-    """The mean return of holding ``action`` on the evaluation seeds."""
-    game = assembly.another_game(settings.episodes)
-    game.reset(settings.seed)
-    returns, running = np.zeros(settings.episodes), np.ones(settings.episodes, bool)
-    for _ in range(settings.max_steps):
-        step = game.step(np.full(settings.episodes, action))
-        returns += step.reward * running
-        running &= ~step.finished
-        if not running.any():
-            break
-    game.close()
-    return float(returns.mean())
 
 
 def curve(run: Path) -> list[tuple[float, float]]:
