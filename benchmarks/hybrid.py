@@ -1,6 +1,6 @@
-"""The hybrid eye beside the other two: sizes, times, exactness, and a lantern that PPO must look at.
+"""The hybrid eye beside the other two: sizes, times, exactness, and a lantern that a clone must look at.
 
-agentctl bench hybrid                          # all of it: half an hour; needs game-agentctl[timm]
+agentctl bench hybrid                          # all of it: ten minutes; needs game-agentctl[timm,record,replay]
 agentctl bench hybrid --picture heat.png       # also the picture with its heatmap
 """
 
@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import copy
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -143,28 +144,30 @@ def beside_hand(eye: Hybrid, frames: Tensor, weights: Tensor) -> float:
 
 
 def add_learning(report: Report, picture: Path | None) -> None:
-    """PPO with a hybrid on the toy whose lantern must be seen, three seeds, beside the random policy and nature."""
+    """A clone of the toy's expert, which must see the lantern: three seeds, beside the random policy and nature."""
     with tempfile.TemporaryDirectory() as folder:
+        games = Path(folder) / "doors"
+        record(games)
         for vision in ("hybrid", "nature"):
-            runs = [Path(folder) / f"{vision}-{seed}" for seed in SEEDS]
-            with ThreadPoolExecutor(2) as pool:
-                done = list(pool.map(lambda out, vision=vision: train(vision, out), runs))
+            done = [train(vision, seed, games, Path(folder) / f"{vision}-{seed}") for seed in SEEDS]
             returns = [run["return_mean"] for run in done]
             beside = ("random policy", sum(run["return_random"] for run in done) / len(done))
-            steps = int(done[0]["steps"])
-            report.add(
-                over_seeds(
-                    f"doors by {vision}: return after {steps:,} steps", returns, SEEDS, "points", baseline=beside
-                )
-            )
+            title = f"doors by {vision}: return after {int(done[0]['steps']):,} samples"
+            report.add(over_seeds(title, returns, SEEDS, "points", baseline=beside))
         if picture is not None:
             picture.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(heat_picture(Path(folder) / "hybrid-0")).save(picture, optimize=True)
 
 
-def train(vision: str, out: Path) -> dict[str, float]:
-    seed = out.name.rpartition("-")[2]
-    settings = ["policy.threads=1", f"run.seed={seed}", *(["policy.vision=nature"] if vision == "nature" else [])]
+def record(out: Path) -> None:
+    """200 games of the expert, who reads the picture by the toy's own perception."""
+    words = ["record", CONFIG, "--agent", "expert", "--games", "200", "-s", "perception=toy_cells", "--out", str(out)]
+    subprocess.run([sys.executable, "-m", "agentctl.core.cli", *words], check=True, stdout=subprocess.DEVNULL)
+
+
+def train(vision: str, seed: int, games: Path, out: Path) -> dict[str, float]:
+    settings = [f"run.seed={seed}", f"replay.recordings=[{games}]"]
+    settings += ["policy.vision=nature"] if vision == "nature" else []
     return run_agentctl(CONFIG, *(part for setting in settings for part in ("-s", setting)), out=out)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from agentctl.core.assembly import Assembly, assemble
 from agentctl.core.checkpoint import latest_checkpoint
@@ -33,11 +35,13 @@ def performer(
         assembly = assemble(played, batch=_rows(played, rows))
         restore(assembly, latest_checkpoint(run))
         return assembly
-    name = expert_of(compose(game, overrides, off, switches)) if agent == EXPERT else agent
-    asked = compose(game, overrides, off, switches).registry.components("policy")
-    if name not in asked:
-        raise ConfigError(f"--agent {agent}: neither a run's folder nor a policy{did_you_mean(name, asked)}")
-    played = compose(game, [*overrides, f"policy={name}"], off, switches).without("replay")
+    composition = compose(game, overrides, off, switches)
+    name = expert_of(composition) if agent == EXPERT else agent
+    known = composition.registry.components("policy")
+    if name not in known:
+        raise ConfigError(f"--agent {agent}: neither a run's folder nor a policy{did_you_mean(name, known)}")
+    policy = json.dumps({"name": name, **(_of_the_game(composition, name) if agent == EXPERT else {})})
+    played = compose(game, [*overrides, f"policy={policy}"], off, switches).without("replay")
     return assemble(played, batch=_rows(played, rows))
 
 
@@ -56,6 +60,14 @@ def expert_of(composition: Composition) -> str:
     if not component.expert:
         raise ConfigError(f"{chosen.name} brings no expert; name a policy, or a run's folder, e.g. runs/my-run")
     return component.expert
+
+
+def _of_the_game(composition: Composition, expert: str) -> dict[str, Any]:
+    """The options that an expert shares with its game, such as a map, as the game has them."""
+    chosen = composition.one("game")
+    assert chosen is not None
+    fields = composition.registry.load("policy", expert).Config.model_fields
+    return {name: value for name, value in chosen.config.model_dump(mode="json").items() if name in fields}
 
 
 def _as_run(game: Composition, run: Composition) -> Composition:
