@@ -6,7 +6,7 @@ A class token gathers what the policy is told; where it looked is a heatmap by a
 - Several feature maps stand side by side in one sequence, the paper has the last one alone.
 - Places are sines and cosines of a token's middle in the picture, alike at every scale, and are learnt from there on.
 - Queries, keys and values begin orthogonal, with the gain of this folder's other layers: with the usual smaller ones
-  attention begins as a plain mean, in which what is small in a picture is lost, and PPO learns much later.
+  attention begins as a plain mean, in which what is small in a picture is lost.
 - The backbone has no BatchNorm: see backbones.py.
 
 Shape key: N samples, C channels, h x w tokens of a scale, T tokens of all scales and the class token before them,
