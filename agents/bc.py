@@ -82,6 +82,10 @@ class BC:
         """As every actor-critic; its ``value`` means nothing, for a clone learns none."""
         self._shown.export_onnx(path, about)
 
+    def heatmaps(self, state: Arrays) -> dict[str, Array]:
+        """Where it looks, with ``vision: hybrid``."""
+        return self._shown.heatmaps(state)
+
     def save(self) -> Snapshot:
         best = {f"best/{name}": array for name, array in self._best.arrays().items()}
         tables = {title: [table.columns, table.rows, table.shares] for title, table in self._tables.items()}

@@ -69,6 +69,10 @@ class DAgger:
         """The clone; its ``value`` means nothing."""
         self._cloner.actor.export_onnx(path, about)
 
+    def heatmaps(self, state: Arrays) -> dict[str, Array]:
+        """Where the clone looks, with ``vision: hybrid``."""
+        return self._cloner.actor.heatmaps(state)
+
     def save(self) -> Snapshot:
         experts = Snapshot() if self._expert is None else self._expert.save()
         own = {"steps": self._steps, "agreed": self._agreed, "rng": self._rng.bit_generator.state}

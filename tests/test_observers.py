@@ -403,7 +403,7 @@ def test_the_report_says_what_was_reached_and_what_chance_reaches(tmp_path):
     page = told_run(tmp_path)
     assert "toy/catch played by ppo" in page.text
     assert "Evaluation return 15.0 over 2 episodes Random policy -0.500 on the same seeds Better by +15.5" in page.text
-    assert "Steps 1,000 of the game Time 10.0 s" in page.text
+    assert "Steps 1,000 in all Time 10.0 s" in page.text
     assert "fallback 'recent' took over" in page.text
     assert "lr: 0.00025" in page.text
     assert "numpy 2.4.6" in page.text
