@@ -2,7 +2,9 @@
 
 agentctl bench returns
 
-The settings are rl-baselines3-zoo's for CartPole; the returns are means of 100 episodes after training.
+The settings are rl-baselines3-zoo's for CartPole; the returns are means of 100 episodes after training. The zoo's DQN
+learns 128 times after every 256 steps, and its target moves between, though it is said to move every 10 steps: here it
+moves every 256. Every 10 it does diverge, for then it moves after every fifth batch.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ SEEDS = (0, 1, 2)
 A2C = ("configs/gym/cartpole-a2c.yaml",)
 DQN = (
     "configs/gym/cartpole-dqn.yaml", "-s", "policy={name: dqn, double: false, lr: 2.3e-3, adam_eps: 1.0e-8, "
-    "hidden: [256, 256], epsilon_steps: 8_000, epsilon_end: 0.04, epsilon_act: 0.0, target_every: 10}", "-s",
+    "hidden: [256, 256], epsilon_steps: 8_000, epsilon_end: 0.04, epsilon_act: 0.0, target_every: 256}", "-s",
     "replay={name: uniform, capacity: 50_000, warmup: 1_000, every: 2, batch_size: 64}", "-s", "game.batch=1",
     "-s", "run.steps=50_000", "-s", "run.cycle_steps=50_000",
 )  # fmt: skip
