@@ -17,7 +17,7 @@ import onnxruntime
 import pytest
 import torch
 from gymnasium import spaces
-from running import ROOT, composed
+from running import ROOT, call, composed
 from torch import nn
 
 from agentctl.agents import backbones
@@ -333,10 +333,13 @@ def test_the_pages_lines_show_a_heatmap_over_a_picture(tmp_path, monkeypatch):
     from agentctl.core.plugins import Switches
     from agentctl.core.runner import train
 
-    quick = ["run.steps=64", "run.cycle_steps=64", "replay.steps=8", "evaluation.episodes=1", "policy.epochs=1"]
+    doors, games = "configs/toy/doors-hybrid.yaml", tmp_path / "games"
+    asked = ("--agent", "expert", "--games", "16", "-s", "perception=toy_cells", "--out", games)
+    assert call("record", doors, *asked).returncode == 0
+    quick = ["run.steps=64", "run.cycle_steps=64", f"replay.recordings=[{games}]", "evaluation.episodes=1"]
     small = [f"policy.vision={{name: hybrid, backbone: {SMALL['backbone']}, dim: 32}}"]
     sides = Switches(disable=frozenset(["tensorboard", "recorder", "report", "progress", "metrics"]))
-    composition = compose(ROOT / "configs/toy/doors-hybrid.yaml", [*quick, *small], (), sides)
+    composition = compose(ROOT / doors, [*quick, *small], (), sides)
     train(composition, tmp_path / "runs" / "doors", quiet=True)
     page = (ROOT / "docs" / "agents.md").read_text(encoding="utf-8")
     (lines,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "heatmaps" in block]
