@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from agentctl.core.assembly import Assembly, Rewards
-from agentctl.core.errors import ConfigError
+from agentctl.core.errors import ConfigError, NotReadyError
 from agentctl.core.evaluate import Player
 from agentctl.core.pipeline import Pipeline
 from agentctl.core.protocols import BaseConfig, Clock
@@ -75,7 +75,7 @@ class RecordedGame:
         return Step(self._observation(), np.where(live, reward, 0.0), ended, done & ~ended, final, over)
 
     def frame(self) -> Array:
-        raise NotImplementedError("a recording holds observations, no pictures for spectators")
+        raise NotReadyError("a recording holds observations, no pictures for spectators: record no video")
 
     def save(self) -> Snapshot | None:
         return None

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-from agentctl.core.assembly import Assembly, assemble, crashed
+from agentctl.core.assembly import Assembly, assemble, blamed
 from agentctl.core.audience import Audience
 from agentctl.core.checkpoint import list_checkpoints, read_checkpoint
 from agentctl.core.config import Composition
@@ -160,11 +160,8 @@ def stopping(loop: Stoppable, message: bytes = STOPPING) -> Iterator[None]:
 def concluded(run: Run, loop: Loop, composition: Composition) -> Iterator[None]:
     """Leave a summary whatever happens, and turn a component's failure into an error that names it."""
     try:
-        yield
-    except AgentctlError:
-        raise
-    except Exception as error:
-        raise crashed(error, composition) from error
+        with blamed(composition):
+            yield
     finally:
         run.summary = summary(run, loop)
 
