@@ -33,7 +33,7 @@ EVERY, SAMPLES = 4, 32
 WARM_UP = 512  # steps before learning begins, and of learning that are not counted
 CYCLE = 1024  # steps that the parts are measured over
 GOALS = {"sb3": 2.0, "cleanrl": 4.0}
-RAINBOW = {"dueling": True, "noisy": 0.5, "distribution": "c51"}
+RAINBOW = {"double": True, "dueling": True, "noisy": 0.5, "distribution": "c51"}
 
 
 def main() -> None:
