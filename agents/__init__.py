@@ -24,6 +24,7 @@ def agentctl_policies() -> list[Component]:
             "asynchronous advantage actor-critic (Mnih 2016), by worker processes with shared parameters",
         ),
         learner("dqn", "dqn:DQN", "deep Q-networks (Mnih 2015), up to Rainbow (Hessel 2018)"),
+        learner("token_dqn", "token_dqn:TokenDQN", "DQN on the tokens of the last frames, read by a transformer"),
         learner("bc", "bc:BC", "behaviour cloning: does what recorded players did"),
         learner("dagger", "dagger:DAgger", "learns what an expert does in the states it comes to itself (Ross 2011)"),
         Component("saved", "agentctl.agents.saved:SavedPolicy", "the policy of an earlier run, as it plays"),

@@ -12,7 +12,7 @@ followed, by a slower copy of the network. Multi-step returns come with a replay
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -41,42 +41,50 @@ from agentctl.core.protocols import BaseConfig, Setup
 from agentctl.core.types import Array, Arrays, Batch, Carry, Decision, Metrics, Snapshot
 
 
+class LearningConfig(BaseConfig):
+    """How values are learnt, whatever a state looks like."""
+
+    lr: float = Field(1e-4, gt=0, description="Adam's learning rate")
+    adam_eps: float = Field(1.5e-4, gt=0, description="Adam's epsilon")
+    gamma: float = Field(0.99, ge=0, le=1, description="discount of future reward")
+    double: bool = Field(True, description="the network picks the next action, its slower copy values it")
+    dueling: bool = Field(False, description="separate streams for the state's value and the actions' advantages")
+    noisy: float = Field(0.0, ge=0, description="initial spread of noisy layers (Rainbow: 0.5); 0: none")
+    distribution: Literal["mean", "c51", "quantile"] = Field("mean", description="what is learnt of the return")
+    error_clip: float | None = Field(1.0, gt=0, description="mean: larger errors pull no harder; null: no limit")
+    atoms: int = Field(51, ge=2, description="of c51's histogram, or quantiles")
+    v_min: float = Field(-10.0, description="c51: the lowest return")
+    v_max: float = Field(10.0, description="c51: the highest return")
+    epsilon_start: float = Field(1.0, ge=0, le=1, description="chance of a random action at first ...")
+    epsilon_end: float = Field(0.01, ge=0, le=1, description="... and in the end")
+    epsilon_steps: int = Field(250_000, gt=0, description="steps from the first to the last chance")
+    epsilon_act: float = Field(0.001, ge=0, le=1, description="chance of a random action in evaluation and play")
+    target_every: int = Field(8_000, ge=0, description="steps between two updates of the slower copy; 0: at each")
+    tau: float = Field(1.0, gt=0, le=1, description="how far the slower copy then moves; below 1: soft updates")
+    max_grad_norm: float = Field(10.0, gt=0, description="longer gradients are shortened to this")
+    precision: Precision = Field("auto", description="of images' layers; auto: bf16 where the hardware has it")
+    device: Device = Field("auto", description="auto: the GPU if there is one")
+    threads: int | None = Field(None, gt=0, description="CPU cores to use; null: all for images, else one")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> LearningConfig:
+        if self.v_min >= self.v_max:
+            raise ValueError(f"v_min {self.v_min:g} must be below v_max {self.v_max:g}")
+        return self
+
+
 class DQN:
-    class Config(BaseConfig):
-        lr: float = Field(1e-4, gt=0, description="Adam's learning rate")
-        adam_eps: float = Field(1.5e-4, gt=0, description="Adam's epsilon")
-        gamma: float = Field(0.99, ge=0, le=1, description="discount of future reward")
-        double: bool = Field(True, description="the network picks the next action, its slower copy values it")
-        dueling: bool = Field(False, description="separate streams for the state's value and the actions' advantages")
-        noisy: float = Field(0.0, ge=0, description="initial spread of noisy layers (Rainbow: 0.5); 0: none")
-        distribution: Literal["mean", "c51", "quantile"] = Field("mean", description="what is learnt of the return")
-        error_clip: float | None = Field(1.0, gt=0, description="mean: larger errors pull no harder; null: no limit")
-        atoms: int = Field(51, ge=2, description="of c51's histogram, or quantiles")
-        v_min: float = Field(-10.0, description="c51: the lowest return")
-        v_max: float = Field(10.0, description="c51: the highest return")
-        epsilon_start: float = Field(1.0, ge=0, le=1, description="chance of a random action at first ...")
-        epsilon_end: float = Field(0.01, ge=0, le=1, description="... and in the end")
-        epsilon_steps: int = Field(250_000, gt=0, description="steps from the first to the last chance")
-        epsilon_act: float = Field(0.001, ge=0, le=1, description="chance of a random action in evaluation and play")
-        target_every: int = Field(8_000, gt=0, description="steps between two updates of the slower copy")
-        tau: float = Field(1.0, gt=0, le=1, description="how far the slower copy then moves; below 1: soft updates")
-        max_grad_norm: float = Field(10.0, gt=0, description="longer gradients are shortened to this")
+    class Config(LearningConfig):
         hidden: tuple[PositiveInt, ...] = Field(
             (512,), min_length=1, description="layers; the last one is each stream's"
         )
         vision: Vision = Field("nature", description="what reads images: Mnih et al. 2015, IMPALA's, or with attention")
         width: float = Field(1.0, gt=0, description="multiplies the filters of the convolutions")
-        precision: Precision = Field("auto", description="of images' layers; auto: bf16 where the hardware has it")
-        device: Device = Field("auto", description="auto: the GPU if there is one")
-        threads: int | None = Field(None, gt=0, description="CPU cores to use; null: all for images, else one")
 
-        @model_validator(mode="after")
-        def _ordered(self) -> DQN.Config:
-            if self.v_min >= self.v_max:
-                raise ValueError(f"v_min {self.v_min:g} must be below v_max {self.v_max:g}")
-            return self
-
-    def __init__(self, config: Config, setup: Setup) -> None:
+    def __init__(
+        self, config: Config, setup: Setup, network: Callable[[tuple[int, int]], QNetwork] | None = None
+    ) -> None:
+        """``network`` makes another one than the config says, for so many actions and outputs of each."""
         if not isinstance(setup.action_space, spaces.Discrete):
             raise ValueError(f"dqn chooses one of n actions, not from {setup.action_space}; `ppo` can")
         self._config, self._seen, self._space = config, setup.space, setup.action_space
@@ -85,7 +93,8 @@ class DQN:
         self._actions = int(setup.action_space.n)
         with one_core(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(setup.seed)
-            self.net, self.target = (self._network(setup) for _ in range(2))
+            sizes = self._actions, self.distribution.outputs
+            self.net, self.target = ((network or self._network)(sizes).to(self._device) for _ in range(2))
         self.target.load_state_dict(self.net.state_dict())
         self.target.requires_grad_(False)
         dtype = dtype_of(config.precision, self._device)
@@ -112,7 +121,7 @@ class DQN:
     def explore(self, carry: Carry, state: Arrays, first: Array) -> Decision:
         chance = self._epsilon()
         self._steps += len(first)
-        self._fast.draw_noise(self._generator)
+        self._fast.draw_noise(self._generator, len(first))
         return self._choose(state, chance, self._rng)
 
     @one_core()
@@ -173,11 +182,10 @@ class DQN:
         """As in PPO."""
         return heatmaps(dict(zip(self.net.images, self.net.convolutions, strict=True)), state)
 
-    def _network(self, setup: Setup) -> QNetwork:
-        config, sizes = self._config, (self._actions, self.distribution.outputs)
+    def _network(self, sizes: tuple[int, int]) -> QNetwork:
+        config = self._config
         convolutions = partial(eye_for, vision=config.vision, width=config.width, plain=Convolutions)
-        made = QNetwork(setup.space, sizes, config.hidden, convolutions, dueling=config.dueling, noise=config.noisy)
-        return made.to(self._device)
+        return QNetwork(self._seen, sizes, config.hidden, convolutions, dueling=config.dueling, noise=config.noisy)
 
     def _threads(self) -> int:
         if self._device.type != "cpu":
@@ -299,7 +307,7 @@ def copy_weights(source: QNetwork, target: QNetwork) -> None:
                 twin.copy_(parameter)
 
 
-def returns_of(config: DQN.Config) -> Mean | Histogram | Quantiles:
+def returns_of(config: LearningConfig) -> Mean | Histogram | Quantiles:
     if config.distribution == "c51":
         return Histogram(config.atoms, config.v_min, config.v_max)
     return Quantiles(config.atoms) if config.distribution == "quantile" else Mean(config.error_clip)

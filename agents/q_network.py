@@ -16,18 +16,21 @@ from torch.nn import functional as F
 
 from agentctl.agents.blocks import MASK, Numbers, is_image
 from agentctl.agents.hybrid import Hybrid
+from agentctl.agents.token_network import TokenEye
 from agentctl.agents.vision import Convolutions
 
 
 class QNetwork(nn.Module):
     """Convolutions for images and an MLP for numbers, then one stream of two layers, or two (dueling)."""
 
+    has_eye = staticmethod(is_image)  # which fields are read by an eye of their own
+
     def __init__(
         self,
         space: spaces.Dict,
         sizes: tuple[int, int],
         hidden: Sequence[int],
-        convolutions: Callable[[Sequence[int]], Convolutions | Hybrid],
+        convolutions: Callable[[Sequence[int]], Convolutions | Hybrid | TokenEye],
         *,
         dueling: bool,
         noise: float,
@@ -35,7 +38,7 @@ class QNetwork(nn.Module):
         """``sizes``: A and Z. ``hidden``: of the MLP, the last one of each stream. ``noise``: 0 for none."""
         super().__init__()
         seen = {key: part for key, part in space.spaces.items() if key != MASK}
-        images = {key: part for key, part in seen.items() if is_image(part)}
+        images = {key: part for key, part in seen.items() if self.has_eye(part)}
         numbers = {key: part for key, part in seen.items() if key not in images}
         if not seen:
             raise ValueError("policy: the state is empty: switch a perception on, or give the policy something to see")
@@ -67,9 +70,10 @@ class QNetwork(nn.Module):
     def noisy(self) -> Iterator[NoisyLinear]:
         return (module for module in self.modules() if isinstance(module, NoisyLinear))
 
-    def draw_noise(self, generator: torch.Generator) -> None:
+    def draw_noise(self, generator: torch.Generator, rows: int = 1) -> None:
+        """One for all samples, or one for each of ``rows``: games that are played side by side then differ."""
         for layer in self.noisy():
-            layer.draw_noise(generator)
+            layer.draw_noise(generator, rows)
 
     def silence(self) -> None:
         """Use the means alone."""
@@ -111,10 +115,12 @@ class NoisyLinear(nn.Module):
         noise_in, noise_out = self._noise
         return mean + noise_out * (F.linear(x * noise_in, self.sigma.weight) + self.sigma.bias)
 
-    def draw_noise(self, generator: torch.Generator) -> None:
+    def draw_noise(self, generator: torch.Generator, rows: int = 1) -> None:
         weight = self.mean.weight
         outputs, inputs = weight.shape
-        noise_in, noise_out = (_signed_root(torch.randn(n, generator=generator)).to(weight) for n in (inputs, outputs))
+        noise_in, noise_out = (
+            _signed_root(torch.randn(rows, n, generator=generator)).to(weight) for n in (inputs, outputs)
+        )
         self._noise = noise_in, noise_out
 
     def silence(self) -> None:

@@ -131,7 +131,7 @@ def test_noise_is_that_of_a_matrix_and_silence_is_the_mean():
     layer, generator, x = NoisyLinear(6, 4, 0.5), torch.Generator().manual_seed(0), torch.randn(3, 6)
     assert torch.equal(layer(x), layer.mean(x))
     layer.draw_noise(generator)
-    noise_in, noise_out = layer._noise
+    (noise_in,), (noise_out,) = layer._noise
     weight = layer.mean.weight + layer.sigma.weight * torch.outer(noise_out, noise_in)
     bias = layer.mean.bias + layer.sigma.bias * noise_out
     torch.testing.assert_close(layer(x), x @ weight.T + bias)
@@ -140,6 +140,16 @@ def test_noise_is_that_of_a_matrix_and_silence_is_the_mean():
     assert not torch.equal(layer(x), first), "drawn anew"
     layer.silence()
     assert torch.equal(layer(x), layer.mean(x))
+
+
+def test_games_side_by_side_explore_by_noise_of_their_own():
+    layer, x = NoisyLinear(6, 4, 0.5), torch.randn(3, 6)
+    layer.draw_noise(torch.Generator().manual_seed(0), rows=3)
+    noise_in, noise_out = layer._noise
+    for row in range(3):
+        weight = layer.mean.weight + layer.sigma.weight * torch.outer(noise_out[row], noise_in[row])
+        bias = layer.mean.bias + layer.sigma.bias * noise_out[row]
+        torch.testing.assert_close(layer(x)[row], x[row] @ weight.T + bias)
 
 
 def test_advantages_of_a_dueling_network_say_nothing_of_the_state():

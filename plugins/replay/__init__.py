@@ -21,6 +21,13 @@ def agentctl_replays() -> list[Component]:
             extra="replay",
         ),
         Component(
+            "tokens",
+            f"{here}.tokens:Tokens",
+            "the last steps as one grid of tokens each, handed over with the frames before them (Token DQN)",
+            ("numba", "lz4"),
+            extra="replay",
+        ),
+        Component(
             "demonstrations",
             f"{here}.demonstrations:Demonstrations",
             "recorded episodes, learnt from in epochs (BC)",

@@ -29,13 +29,18 @@ class History:
     In a run's folder it lies in files (see Ring), unless pictures are compressed.
     """
 
-    def __init__(self, capacity: int, setup: Setup, *, compress: bool, episodes: int | None = None) -> None:
-        """``episodes``: there are so many in all, and none of their states is ever forgotten."""
+    def __init__(
+        self, capacity: int, setup: Setup, *, compress: bool, episodes: int | None = None, ends: int | None = None
+    ) -> None:
+        """``episodes``: there are so many in all, and none of their states is ever forgotten.
+
+        ``ends``: room for so many states beside one a step, where each is large; null: for a quarter more.
+        """
         self._rows = setup.batch
         self._folder = setup.folder / "replay" if setup.folder and not compress else None
         self._slack = 2 * (setup.save_every + setup.batch)  # a step may lead to two states: an end, and a start
         pictures = capacity + capacity // 32 + 8 * setup.batch  # a step's, and those of ends and starts of episodes
-        room = capacity + capacity // 4 + setup.batch
+        room = capacity + (capacity // 4 + setup.batch if ends is None else ends)
         self.nbytes = capacity * STEP_NBYTES + pictures * sum(map(_nbytes, setup.space.spaces.values()))
         self._steps = self._ring("steps", capacity)
         if episodes is not None:

@@ -28,9 +28,9 @@ class Prioritized:
         beta_steps: int = Field(1_000_000, gt=0, description="... and wholly after this many steps")
         eps: float = Field(1e-6, gt=0, description="added to every error, so that no step is lost for ever")
 
-    def __init__(self, config: Config, setup: Setup) -> None:
+    def __init__(self, config: Config, setup: Setup, history: History | None = None) -> None:
         self._config = config
-        self._history = History(config.capacity, setup, compress=config.compress)
+        self._history = history or History(config.capacity, setup, compress=config.compress)
         self._schedule = Schedule(max(config.warmup, config.length * setup.batch), config.every)
         self._unfinished = (config.length - 1) * setup.batch  # the last steps, which no sample begins with
         self._tree = SumTree(config.capacity)

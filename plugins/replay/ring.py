@@ -81,9 +81,9 @@ class Ring:
             return
         self.added = int(snapshot.data["added"])
         self._reopen(snapshot)
-        slots = np.arange(self.oldest, self.added) % self._capacity
         for key, array in snapshot.arrays.items():
-            self._arrays[key][slots] = array
+            self._lost = self.added - len(array)  # fewer than the window where it was emptied once
+            self._arrays[key][np.arange(self._lost, self.added) % self._capacity] = array
 
     def _reopen(self, snapshot: Snapshot) -> None:
         if (self._folder is None) == (not snapshot.arrays):

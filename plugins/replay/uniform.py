@@ -26,9 +26,9 @@ class Uniform:
         length: int = Field(1, gt=0, description="steps in a row of each sample (T): n for n-step returns")
         compress: bool = Field(False, description="keep pictures compressed (LZ4), in memory: smaller, slower")
 
-    def __init__(self, config: Config, setup: Setup) -> None:
+    def __init__(self, config: Config, setup: Setup, history: History | None = None) -> None:
         self._config = config
-        self._history = History(config.capacity, setup, compress=config.compress)
+        self._history = history or History(config.capacity, setup, compress=config.compress)
         self._schedule = Schedule(max(config.warmup, config.length * setup.batch), config.every)
         self._unfinished = (config.length - 1) * setup.batch  # the last steps, which no sample begins with
         self._rng = np.random.default_rng(setup.seed)
