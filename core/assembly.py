@@ -17,7 +17,7 @@ from agentctl.core.errors import AgentctlError, ConfigError, NotReadyError, Plug
 from agentctl.core.guard import Guard, guarded
 from agentctl.core.pipeline import Pipeline, describe, joined
 from agentctl.core.plugins import KINDS, LISTS
-from agentctl.core.protocols import Game, OfflineReplay, Policy, Replay, Reward, Setup, SharedPolicy, WorldModel
+from agentctl.core.protocols import Game, Imagining, OfflineReplay, Policy, Replay, Reward, Setup, SharedPolicy
 from agentctl.core.types import Array, Batch, Metrics, Transition
 
 
@@ -68,7 +68,12 @@ class Assembly:
         return self.setup.batch
 
     def another_game(self, batch: int) -> Game:
-        """A game of the same kind with its own rows, for evaluation. Lives, clips and the like stay as configured."""
+        """A game of the same kind with its own rows, for evaluation. Lives, clips and the like stay as configured.
+
+        Where this one is imagined, it is the real one.
+        """
+        if isinstance(self.game, Imagining):
+            return self.game.awake(batch)
         chosen = self.composition.one("game")
         assert chosen is not None
         return build(self.composition, chosen, replace(self.setup, space=spaces.Dict(), batch=batch))  # type: ignore[no-any-return]
@@ -125,7 +130,8 @@ def assemble(composition: Composition, batch: int | None = None, folder: Path | 
     shows = f"{describe(game.observation_space, setup.batch)} -> {describe(game.action_space)}"
     rows.append(Row("game", game_choice.name, shows))
     perceptions, setup = _perceptions(composition, setup, rows)
-    world_model, setup = _world_model(composition, setup, rows)
+    world_model, setup = _stage(composition, "world_model", setup, rows)
+    setup = replace(setup, world_model=world_model)
     memory, setup = _stage(composition, "memory", setup, rows)
     rewards = _rewards(composition, setup, rows)
     taught = replace(setup, expert=_expert(composition, setup, rows))
@@ -172,11 +178,6 @@ def _perceptions(composition: Composition, setup: Setup, rows: list[Row]) -> tup
     if not parts:
         rows.append(Row("perception", "off", "the observation as it is"))
     return parts, setup.after(percept if parts else setup.space)
-
-
-def _world_model(composition: Composition, setup: Setup, rows: list[Row]) -> tuple[WorldModel | None, Setup]:
-    part, setup = _stage(composition, "world_model", setup, rows)
-    return part, replace(setup, world_model=part)
 
 
 def _stage(composition: Composition, kind: str, setup: Setup, rows: list[Row]) -> tuple[Any, Setup]:

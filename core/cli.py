@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from agentctl.core.commands import bench, config, doctor, export, games, plugins, record, run
+from agentctl.core.commands import bench, compare, config, doctor, dream, export, games, plugins, record, run
 from agentctl.core.errors import AgentctlError
 
 app = typer.Typer(
@@ -22,10 +22,11 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("eval")(run.evaluate)
-app.command("compare")(run.compare)
+app.command("compare")(compare.compare)
 app.command("bench", context_settings=bench.SETTINGS)(bench.bench)
 app.command("record")(record.record)
 app.command("replay")(record.replay)
+app.command("dream")(dream.dream)
 app.command("export")(export.export)
 app.command("doctor")(doctor.doctor)
 app.add_typer(config.app, name="config")

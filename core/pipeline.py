@@ -129,5 +129,7 @@ def describe(space: spaces.Space[Any], batch: int | None = None) -> str:
     if isinstance(space, spaces.Box):
         return f"Box{(*lead, *space.shape)} {space.dtype}".replace(",)", ")")
     name = type(space).__name__
+    if isinstance(space, spaces.MultiDiscrete) and np.ptp(space.nvec) == 0:  # a grid of tokens, say
+        return f"{name}{(*lead, *space.shape)} of {space.nvec.flat[0]}".replace(",)", ")")
     detail = getattr(space, "n", None) or ", ".join(str(n) for n in getattr(space, "nvec", ()))
     return f"{name}({detail})" if batch is None else f"{batch} x {name}({detail})"

@@ -117,6 +117,14 @@ class Playable(Game, Protocol):
 
 
 @runtime_checkable
+class Imagining(Game, Protocol):
+    """A game that only a world model plays. Whoever learnt in it is measured awake."""
+
+    def awake(self, batch: int) -> Game:
+        """The real game, shown as this one is: the same names, spaces and actions. The two share nothing."""
+
+
+@runtime_checkable
 class Perception(Protocol):
     """Observation -> percept: named arrays of fixed shape. Each perception adds what it knows."""
 

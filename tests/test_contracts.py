@@ -32,6 +32,7 @@ from agentctl.world_models.tabular import Tabular
 
 
 NEED_OTHERS = {
+    "agentctl.games.imagined.game:ImaginedGame",
     "agentctl.agents.dagger:DAgger",
     "agentctl.agents.saved:SavedPolicy",
     "agentctl.plugins.replay.demonstrations:Demonstrations",

@@ -1,9 +1,7 @@
-"""`agentctl run`, `eval` and `compare`."""
+"""`agentctl run` and `eval`."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +10,7 @@ import typer
 
 from agentctl.core.commands.config import print_chain
 from agentctl.core.commands.options import Json, Off, Plug, Set, composition, switches
-from agentctl.core.commands.output import print_json, print_table, print_text
+from agentctl.core.commands.output import print_json, print_text
 
 if TYPE_CHECKING:
     from agentctl.core.config import Composition
@@ -84,28 +82,6 @@ def evaluate(
     _print_summary(done, json_)
 
 
-def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="two or more runs' folders")],
-    json_: Json = False,
-) -> None:
-    """The latest evaluations of several runs side by side, and what differs in their configurations."""
-    from agentctl.core.lock import differences
-
-    rows = [_last_evaluation(folder) for folder in runs]
-    first = json.loads((runs[0] / "run.lock.json").read_text(encoding="utf-8"))
-    changed = {
-        str(f): differences(first, json.loads((f / "run.lock.json").read_text(encoding="utf-8"))) for f in runs[1:]
-    }
-    if json_:
-        print_json({"runs": rows, "differences": changed})
-        return
-    print_table(["run", "step", "return", "random"], [[str(value) for value in row.values()] for row in rows])
-    for folder, lines in changed.items():
-        print_text(f"{folder} differs from {runs[0]} in:")
-        for line in lines or ["nothing"]:
-            print_text(f"  {line}")
-
-
 def _compose(
     game: Path | None, resume: Path | None, set_: list[str] | None, off: list[str] | None, plugin: list[str] | None
 ) -> Composition:
@@ -157,18 +133,3 @@ def _print_summary(done: Run, json_: bool) -> None:
         print_text(f"note: {problem}")
     if summary["stopped"]:
         print_text(f"stopped; go on with: agentctl run --resume {summary['run']}")
-
-
-def _last_evaluation(folder: Path) -> dict[str, Any]:
-    """The last evaluation line of ``metrics.jsonl``."""
-    from agentctl.core.errors import AgentctlError
-
-    path = folder / "metrics.jsonl"
-    if not path.is_file():
-        raise AgentctlError(f"{folder}: no metrics.jsonl there; is it a run's folder?")
-    last: dict[str, Any] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(ValueError):
-            found = json.loads(line)
-            last = found if found.get("event") == "evaluation" else last
-    return {"run": str(folder), **{key: last.get(key) for key in ("step", "return_mean", "return_random")}}
