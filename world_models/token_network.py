@@ -1,0 +1,161 @@
+"""What `token_transformer` learns: chances of the next frame's tokens, from the last frames, the action, each other.
+
+The context is H frames of P tokens and the action after them, each seeing all others. The next frame's P slots come
+after it and see it too. A slot holds its token or, where that is open, a mask (``filled``: all slots see all slots);
+or the token before it (``ordered``: slots see only earlier ones). Outcomes are read at the action.
+
+Every slot is also told the action and, by a convolution, what stood at its place and around it in the last frames: most
+of a frame stays as it was, and what moves comes from nearby. Attention alone takes hundreds of updates to find out
+whose neighbour is who (tests/token_worlds.py: 50 updates instead of more than 400).
+
+Shape key: N samples, H frames, P = h * w places (tokens of a frame), K codes, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from agentctl.world_models.transformer import Cache, Past, Transformer
+
+SIGNS = 3  # a reward is learnt as -1, 0 or 1
+GLANCE = 16  # numbers that stand for a token where a slot is told of its surroundings
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What the network is made for."""
+
+    grid: tuple[int, int]  # h, w
+    codes: int  # K
+    actions: int
+    history: int  # H
+
+    @property
+    def places(self) -> int:
+        """P"""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def mask(self) -> int:
+        """The token of open slots."""
+        return self.codes
+
+
+@dataclass(slots=True)
+class Context:
+    """What the last frames and the action came to."""
+
+    past: list[Past]
+    newest: Tensor  # int64 (N, P): the last frame's tokens
+    around: Tensor  # (N, P, D): what stood at and around each place, and the action
+    reward: Tensor  # float32 (N, 3): logits of its sign
+    ended: Tensor  # float32 (N,): logit
+
+
+class TokenNetwork(nn.Module):
+    def __init__(self, sizes: Sizes, layers: int, dim: int, heads: int) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.token = nn.Embedding(sizes.codes + 1, dim)
+        self.glance = nn.Embedding(sizes.codes, GLANCE)
+        self.around = nn.Conv2d(sizes.history * GLANCE, dim, 3, padding=1)
+        self.action = nn.Embedding(sizes.actions, dim)
+        self.place = nn.Parameter(torch.empty(sizes.places, dim))
+        self.time = nn.Parameter(torch.empty(sizes.history + 1, dim))  # of the frames, oldest first; of the next one
+        self.order = nn.Parameter(torch.empty(dim))  # told to slots that hold the token before them
+        self.body = Transformer(layers, dim, heads)
+        self.head = nn.Linear(dim, sizes.codes)
+        self.outcome = nn.Linear(dim, SIGNS + 1)
+        for weight in (self.token.weight, self.action.weight, self.place, self.time, self.order):
+            nn.init.normal_(weight, std=0.1)  # with 0.02 the surroundings drown out the action for a hundred updates
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+
+    def context(self, frames: Tensor, action: Tensor) -> Context:
+        """``frames`` int64 (N, H, P), oldest first; ``action`` int64 (N,), what was done after the last."""
+        seen = self.token(frames) + self.place + self.time[: self.sizes.history, None]
+        done = self.action(action).unsqueeze(1)
+        x = torch.cat([rearrange(seen, "n h p d -> n (h p) d"), done], dim=1)
+        reading = self.body.read(x, sees="all")
+        outcome = self.outcome(reading.features[:, -1]).float()
+        glances = rearrange(self.glance(frames), "n t (h w) d -> n (t d) h w", h=self.sizes.grid[0])
+        around = rearrange(self.around(glances), "n d h w -> n (h w) d") + done
+        return Context(reading.past, frames[:, -1], around, outcome[:, :SIGNS], outcome[:, SIGNS])
+
+    def filled(self, context: Context, tokens: Tensor) -> Tensor:
+        """Logits float32 (N, P, K) of slots that hold ``tokens`` int64 (N, P), ``mask`` where they are open."""
+        x = self.token(tokens) + self._slots(context)
+        return self._logits(self.body.read(x, context.past, sees="all").features)
+
+    def ordered(self, context: Context, tokens: Tensor) -> Tensor:
+        """Logits float32 (N, P, K) of each slot when all before it hold ``tokens`` int64 (N, P)."""
+        first = torch.full_like(tokens[:, :1], self.sizes.mask)
+        x = self.token(torch.cat([first, tokens[:, :-1]], dim=1)) + self._slots(context) + self.order
+        return self._logits(self.body.read(x, context.past, sees="before").features)
+
+    def stepwise(self, context: Context) -> Callable[[Tensor | None], Tensor]:
+        """``ordered`` slot by slot: takes the last token, int64 (N,), None at first; gives the next's logits (N, K)."""
+        rows, length = context.newest.shape[0], context.past[0].keys.shape[2]
+        cache = Cache(self.body, rows, length + self.sizes.places)
+        for layer, past in enumerate(context.past):
+            cache.put(layer, past)
+        cache.advance(length)
+        slots = self._slots(context) + self.order
+
+        def step(last: Tensor | None) -> Tensor:
+            token = context.newest.new_full((rows,), self.sizes.mask) if last is None else last
+            slot = slots[:, cache.length - length]
+            x = self.token(token) + slot
+            return self._logits(self.body.continue_with(x.unsqueeze(1), cache))[:, 0]
+
+        return step
+
+    def _slots(self, context: Context) -> Tensor:
+        """What every slot is told, whatever it holds: its place, what stood around it, the action; (N, P, D)."""
+        return self.place + self.time[-1] + context.around
+
+    def _logits(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.head(features).float()
+        return logits
+
+
+@dataclass(slots=True)
+class Lesson:
+    """N next frames with what came before them."""
+
+    frames: Tensor  # int64 (N, H, P)
+    action: Tensor  # int64 (N,)
+    target: Tensor  # int64 (N, P): the next frame
+    sign: Tensor  # int64 (N,): of the reward, from 0
+    ended: Tensor  # float32 (N,)
+
+    @property
+    def count(self) -> int:
+        return len(self.target)
+
+    def take(self, rows: slice) -> Lesson:
+        parts = (self.frames, self.action, self.target, self.sign, self.ended)
+        return Lesson(*(part[rows] for part in parts))
+
+
+def losses(net: TokenNetwork, lesson: Lesson, hidden: Tensor, *, ordered: bool) -> Tensor:
+    """Summed cross-entropies (4,): of slots that are ``hidden`` (bool (N, P)), of all in their order, reward, end.
+
+    Without ``ordered`` the second is 0.
+    """
+    context = net.context(lesson.frames, lesson.action)
+    tokens = lesson.target.masked_fill(hidden, net.sizes.mask)
+    filled = F.cross_entropy(net.filled(context, tokens)[hidden], lesson.target[hidden], reduction="sum")
+    in_order = filled.new_zeros(())
+    if ordered:
+        logits = net.ordered(context, lesson.target)
+        in_order = F.cross_entropy(logits.flatten(0, 1), lesson.target.flatten(), reduction="sum")
+    reward = F.cross_entropy(context.reward, lesson.sign, reduction="sum")
+    ended = F.binary_cross_entropy_with_logits(context.ended, lesson.ended, reduction="sum")
+    return torch.stack([filled, in_order, reward, ended])
