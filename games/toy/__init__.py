@@ -1,4 +1,4 @@
-"""The toy: a small partially observed game in which every noun matters, and what belongs to it alone."""
+"""The toys: a partially observed maze in which every noun matters, a ball game for world models, and what is theirs."""
 
 from agentctl.core.hooks import Component, hookimpl
 
@@ -11,6 +11,12 @@ def agentctl_games() -> list[Component]:
             "agentctl.games.toy.game:Lantern",
             "a maze, two doors, and a lantern that tells once",
             expert="toy_expert",
+        ),
+        Component(
+            "toy/bounce",
+            "agentctl.games.toy.bounce:Bounce",
+            "a ball, a paddle, and no chance after the start: for world models",
+            expert="bounce_expert",
         ),
     ]
 
@@ -33,4 +39,9 @@ def agentctl_rewards() -> list[Component]:
 def agentctl_policies() -> list[Component]:
     return [
         Component("toy_expert", "agentctl.games.toy.expert:Expert", "the shortest way to the door the lantern named"),
+        Component(
+            "bounce_expert",
+            "agentctl.games.toy.bounce_expert:BounceExpert",
+            "goes where the ball of toy/bounce will come down",
+        ),
     ]

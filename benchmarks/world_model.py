@@ -1,0 +1,208 @@
+"""How fast `iris` learns and imagines, in turn with a GPT-2 of its size, and `token_transformer` at 64 tokens a frame.
+
+agentctl bench world-model                       # ours, and the floor that the processor sets
+agentctl bench world-model --peer iris-like      # and Hugging Face's GPT-2 (needs transformers), as IRIS is made
+
+IRIS's size (Micheli et al. 2023): 10 layers, 4 heads, 256 wide, 20 steps of 16 tokens and an action, batches of 4
+sequences. The peer computes as IRIS does: in float32, by torch's AdamW, with a cache that grows by copying. It reads
+and writes tokens alone; ours is measured so too, and with every imagined frame drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from _results import Figure, Report
+from _turns import Rates, fastest, now, parser, rates, spread, windows_in_turn, write
+from gymnasium import spaces
+
+LAYERS, HEADS, WIDTH, STEPS, PLACES, CODES, ACTIONS = 10, 4, 256, 20, 16, 512, 18
+SEQUENCES = 4
+ROWS = (1, 8, 32)
+GOALS = {"training": 2.0, "imagination": 5.0}
+
+
+def main() -> None:
+    options = parser(__doc__, ["iris-like"], MEASURES, 1, "times the steps of a window").parse_args()
+    if options.measure:
+        print(json.dumps(MEASURES[options.measure](options.length)))
+        return
+    peer = "iris-like" in options.peer
+    names = [name for name in MEASURES if peer or not name.startswith("peer")]
+    windows = windows_in_turn(__file__, names, options.rounds, options.length)
+    report = Report("world-model")
+    beside(report, windows, "training", "updates/s", GOALS["training"] if peer else None)
+    for rows in ROWS:
+        goal = GOALS["imagination"] if peer and rows == 8 else None
+        beside(report, windows, f"imagination {rows}", "frames/s", goal)
+        shown = [window["second"] for window in windows[f"drawn {rows}"]]
+        report.add(spread(f"ours, frames drawn, {rows} rows", shown, "frames/s"))
+    for decoding in ("parallel", "maskgit", "autoregressive"):
+        found = [window["second"] for window in windows[f"v3 {decoding}"]]
+        report.add(spread(f"token_transformer v3, 64 tokens, {decoding}, 8 rows, drawn", found, "frames/s"))
+    floor(report, statistics.median(window["second"] for window in windows["training"]))
+    write(report, options)
+
+
+def beside(report: Report, windows: dict[str, list[Rates]], what: str, unit: str, goal: float | None) -> None:
+    title = what.replace("imagination", "imagination, rows:")
+    ours = [window["second"] for window in windows[what]]
+    report.add(spread(f"{title}: ours", ours, unit))
+    if f"peer {what}" in windows:
+        theirs = [window["second"] for window in windows[f"peer {what}"]]
+        report.add(spread(f"{title}: GPT-2 as in IRIS", theirs, unit))
+        ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
+        report.add(spread(f"{title}: ours / GPT-2", ratios, "ratio", goal=goal and (">=", goal)))
+
+
+def floor(report: Report, updates: float) -> None:
+    """The products of one update alone, at the rate that this machine multiplies a layer's matrices."""
+    tokens = SEQUENCES * STEPS * (PLACES + 1)
+    products = 6 * tokens * (12 * WIDTH**2 * LAYERS + WIDTH * (WIDTH + CODES))
+    attention = 6 * 2 * tokens * STEPS * (PLACES + 1) // 2 * WIDTH * LAYERS
+    x, w = torch.randn(tokens, WIDTH).bfloat16(), torch.randn(4 * WIDTH, WIDTH).bfloat16()
+    rate = 2 * tokens * 4 * WIDTH**2 / fastest(lambda: torch.nn.functional.linear(x, w), 4)
+    seconds = (products + attention) / rate
+    report.add(Figure("floor: one update's products", seconds, "s", notes=f"{(products + attention) / 1e9:.0f} GFLOP"))
+    report.add(Figure("gap: an update / its floor", 1 / updates / seconds, "ratio"))
+
+
+# --- ours -------------------------------------------------------------------------------------------------------------
+
+
+def iris(*, drawn: bool) -> Any:
+    from agentctl.core.protocols import Setup
+    from agentctl.world_models.iris import Iris
+
+    tokens = spaces.MultiDiscrete(np.full((4, 4), CODES), dtype=np.uint16)  # type: ignore[arg-type]
+    pixels = spaces.Box(0, 255, (64, 64, 3), np.uint8)
+    space = spaces.Dict({"pixels": pixels} if drawn else {"tokens": tokens})
+    return Iris(Iris.Config(), Setup(space=space, action_space=spaces.Discrete(ACTIONS)))
+
+
+def training(times: int) -> Rates:
+    from agentctl.core.types import Batch
+
+    world, rng = iris(drawn=False), np.random.default_rng(0)
+    tokens = rng.integers(CODES, size=(STEPS + 1, SEQUENCES, 4, 4), dtype=np.uint16)
+    none = np.zeros((STEPS, SEQUENCES), bool)
+    batch = Batch(
+        {"tokens": tokens[:-1]}, none, rng.integers(ACTIONS, size=none.shape), none.astype(np.float32), none, none,
+        {}, {}, {"tokens": tokens[-1]}, np.zeros((0, 2), np.int64), {"tokens": tokens[-1][:0]},
+    )  # fmt: skip
+    return measured(lambda: world.learn(batch), 4 * times)
+
+
+def imagination(rows: int, *, drawn: bool) -> Callable[[int], Rates]:
+    def measure(times: int) -> Rates:
+        world, rng = iris(drawn=drawn), np.random.default_rng(0)
+        return dreamt(world, rows, 2 * (STEPS - 1) * times, rng)
+
+    return measure
+
+
+def v3(decoding: str) -> Callable[[int], Rates]:
+    def measure(times: int) -> Rates:
+        from agentctl.core.protocols import Setup
+        from agentctl.world_models.token_transformer import TokenTransformer
+
+        config = TokenTransformer.Config.model_validate({"generation": "v3", "decoding": decoding})
+        space = spaces.Dict({"pixels": spaces.Box(0, 255, (64, 64, 3), np.uint8)})
+        world = TokenTransformer(config, Setup(space=space, action_space=spaces.Discrete(ACTIONS)))
+        return dreamt(world, 8, 10 * times, np.random.default_rng(0))
+
+    return measure
+
+
+def dreamt(world: Any, rows: int, steps: int, rng: np.random.Generator) -> Rates:
+    """Frames per second of imagining on and on."""
+    shapes = {"pixels": (64, 64, 3)} if world.space else {"tokens": (4, 4)}
+    percept = {
+        key: rng.integers(256, size=(rows, *shape)).astype(np.uint8 if key == "pixels" else np.uint16)
+        for key, shape in shapes.items()
+    }
+    belief = world.observe(world.initial(rows), percept, None, np.ones(rows, bool))
+    at: dict[str, Any] = {"carry": belief.carry, "state": {**percept, **belief.latent}}
+
+    def step() -> None:
+        imagined = world.imagine(at["carry"], at["state"], rng.integers(ACTIONS, size=rows))
+        at.update(carry=imagined.carry, state=imagined.state)
+
+    return measured(step, steps, rows)
+
+
+# --- the peer ---------------------------------------------------------------------------------------------------------
+
+
+def gpt2() -> Any:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    vocabulary = CODES + ACTIONS
+    config = GPT2Config(
+        vocab_size=vocabulary, n_positions=STEPS * (PLACES + 1), n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    return GPT2LMHeadModel(config)
+
+
+def peer_training(times: int) -> Rates:
+    net = gpt2()
+    adam = torch.optim.AdamW(net.parameters(), lr=1e-4)
+    tokens = torch.randint(CODES, (SEQUENCES, STEPS * (PLACES + 1)))
+
+    def update() -> None:
+        adam.zero_grad()
+        net(tokens, labels=tokens).loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 10.0)
+        adam.step()
+
+    return measured(update, 4 * times)
+
+
+def peer_imagination(rows: int) -> Callable[[int], Rates]:
+    @torch.inference_mode()
+    def measure(times: int) -> Rates:
+        net = gpt2().eval()
+        past: dict[str, Any] = {"cache": None, "frames": 0}
+
+        def frame() -> None:
+            if past["frames"] % (STEPS - 1) == 0:  # begin anew, with a frame
+                past["cache"] = net(torch.randint(CODES, (rows, PLACES)), use_cache=True).past_key_values
+            token = torch.randint(CODES, (rows, 1))
+            for _ in range(PLACES + 1):  # the action, and each token
+                out = net(token, past_key_values=past["cache"], use_cache=True)
+                past["cache"] = out.past_key_values
+                token = torch.distributions.Categorical(logits=out.logits[:, -1, :CODES]).sample().unsqueeze(1)
+            past["frames"] += 1
+
+        return measured(frame, 2 * (STEPS - 1) * times, rows)
+
+    return measure
+
+
+def measured(step: Callable[[], object], times: int, frames: int = 1) -> Rates:
+    """Rates of ``frames`` at each call; the first calls do not count."""
+    for _ in range(2):
+        step()
+    began = now()
+    for _ in range(times):
+        step()
+    return rates(times * frames, began, now())
+
+
+MEASURES: dict[str, Callable[[int], Rates]] = {
+    "training": training,
+    "peer training": peer_training,
+    **{f"imagination {rows}": imagination(rows, drawn=False) for rows in ROWS},
+    **{f"peer imagination {rows}": peer_imagination(rows) for rows in ROWS},
+    **{f"drawn {rows}": imagination(rows, drawn=True) for rows in ROWS},
+    **{f"v3 {decoding}": v3(decoding) for decoding in ("parallel", "maskgit", "autoregressive")},
+}
+
+if __name__ == "__main__":
+    main()
