@@ -20,7 +20,8 @@ from agentctl.world_models.token_metrics import TokenScore
 
 SEEDS = (0, 1, 2)
 ROWS, HORIZONS = 64, (1, 8, 32)
-MODEL, POLICY = "configs/toy/bounce-model.yaml", "configs/toy/bounce.yaml"
+MODEL, POLICY = "configs/toy/bounce-model.yaml", ("configs/toy/bounce.yaml", "-s", "run.steps=60_000")
+CELLS, CELL_PIXELS = 8, 8  # as in the model's YAML
 
 
 def main() -> None:
@@ -73,8 +74,8 @@ def drift(report: Report, world: World) -> None:
 
 def ball_error(shown: np.ndarray, real: np.ndarray) -> float:
     """Mean distance in cells; a ball that is not shown counts as a board's width."""
-    away = np.linalg.norm(find(shown).ball - find(real).ball, axis=1)
-    return float(np.nan_to_num(away, nan=16.0).mean())
+    away = np.linalg.norm(find(shown, CELL_PIXELS).ball - find(real, CELL_PIXELS).ball, axis=1)
+    return float(np.nan_to_num(away, nan=CELLS).mean())
 
 
 def curve(found: Rollout) -> list[tuple[float, float]]:
@@ -87,10 +88,11 @@ def curve(found: Rollout) -> list[tuple[float, float]]:
 
 def policies(report: Report, model: Path, folder: Path) -> None:
     """The same agent with as many steps, in the game and in the model. Both are evaluated in the game."""
-    inside = ("-s", f"game={{name: imagined, run: {model}, batch: 16}}")
+    outside = ("-s", f"game={{name: toy/bounce, cells: {CELLS}, cell_pixels: {CELL_PIXELS}, limit: 100, batch: 32}}")
+    inside = ("-s", f"game={{name: imagined, run: {model}, batch: 32}}")
     runs = {
-        name: [run_agentctl(POLICY, *words, "-s", f"run.seed={seed}", out=folder / f"{name}-{seed}") for seed in SEEDS]
-        for name, words in {"real": (), "imagined": inside}.items()
+        name: [run_agentctl(*POLICY, *words, "-s", f"run.seed={seed}", out=folder / f"{name}-{seed}") for seed in SEEDS]
+        for name, words in {"real": outside, "imagined": inside}.items()
     }
     beside = ("random policy", runs["real"][0]["return_random"])
     real, dreamt = ([run["return_mean"] for run in runs[name]] for name in ("real", "imagined"))
