@@ -32,6 +32,7 @@ def main() -> None:
         report.add(Figure("time to learn the model", run["seconds"], "s"))
         foresight(report, World.of(model, ROWS))
         drift(report, World.of(model, ROWS, seed=778_000))
+        report.write()  # kept whatever becomes of the rest
         policies(report, model, Path(folder))
     report.write()
 
