@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -35,7 +34,7 @@ from agentctl.core.nn.adam import ShardedAdam
 from agentctl.core.nn.arrays import to_array, to_tensor
 from agentctl.core.nn.memory import keep_freed_memory
 from agentctl.core.nn.precision import Device, Precision, device_of, dtype_of, usable_cores
-from agentctl.core.nn.shards import Shards, one_core
+from agentctl.core.nn.shards import Shards, one_core, slices
 from agentctl.core.nn.snapshot import generator_array, load_generator, load_module, module_arrays
 from agentctl.core.protocols import BaseConfig, Setup
 from agentctl.core.types import Array, Arrays, Batch, Carry, Decision, Metrics, Snapshot
@@ -291,12 +290,6 @@ def n_step(batch: Batch, gamma: float) -> Returns:
     for key, array in batch.final_state.items():
         state[key][batch.final_index[final, 1]] = array[final]
     return Returns(reward, discount, state)
-
-
-def slices(count: int, parts: int) -> list[slice]:
-    """``count`` samples in at most ``parts`` nearly equal parts."""
-    bounds = np.linspace(0, count, min(parts, count) + 1).round().astype(int).tolist()
-    return [slice(begin, end) for begin, end in pairwise(bounds)]
 
 
 def copy_weights(source: QNetwork, target: QNetwork) -> None:

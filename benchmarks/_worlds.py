@@ -13,6 +13,7 @@ from agentctl.core.assembly import Assembly, assemble
 from agentctl.core.checkpoint import latest_checkpoint
 from agentctl.core.evaluate import random_actions
 from agentctl.core.folder import composition_of
+from agentctl.core.foresight import stopped_states
 from agentctl.core.pipeline import Flow
 from agentctl.core.runner import restore
 from agentctl.core.types import Array, Arrays, Batch, Decision, Transition
@@ -83,12 +84,9 @@ def rollout(world: World, steps: int) -> Rollout:
     rows, real, imagined, stopped = len(start), [], [], []
     for _ in range(steps):
         seen = world.step()
-        after = {key: array.copy() for key, array in seen.next_state.items()}
-        if seen.final is not None:
-            after[world.image][seen.final.rows] = seen.final.arrays[world.image]
         ahead = world.model.imagine(carry, state, seen.decision.action)
         carry, state = ahead.carry, ahead.state
-        real.append(after[world.image])
+        real.append(stopped_states(seen)[world.image])
         imagined.append(state[world.image])
         stopped.append(seen.ended | seen.cut)
     gone = np.logical_or.accumulate(np.stack([np.zeros(rows, bool), *stopped[:-1]]))

@@ -5,8 +5,8 @@ after it and see it too. A slot holds its token or, where that is open, a mask (
 or the token before it (``ordered``: slots see only earlier ones). Outcomes are read at the action.
 
 Every slot is also told the action and, by a convolution, what stood at its place and around it in the last frames: most
-of a frame stays as it was, and what moves comes from nearby. Attention alone takes hundreds of updates to find out
-whose neighbour is who (tests/token_worlds.py: 50 updates instead of more than 400).
+of a frame stays as it was, and what moves comes from nearby. Attention alone takes several times as many updates
+to find out whose neighbour is who.
 
 Shape key: N samples, H frames, P = h * w places (tokens of a frame), K codes, D width.
 """
@@ -73,7 +73,7 @@ class TokenNetwork(nn.Module):
         self.head = nn.Linear(dim, sizes.codes)
         self.outcome = nn.Linear(dim, SIGNS + 1)
         for weight in (self.token.weight, self.action.weight, self.place, self.time, self.order):
-            nn.init.normal_(weight, std=0.1)  # with 0.02 the surroundings drown out the action for a hundred updates
+            nn.init.normal_(weight, std=0.1)  # much smaller, and the surroundings drown out the action at first
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 

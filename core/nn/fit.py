@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Generic, TypeVar
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from agentctl.core.nn.adam import ShardedAdam
 from agentctl.core.nn.precision import Device, Precision, device_of, dtype_of, usable_cores
-from agentctl.core.nn.shards import Shards, one_core
+from agentctl.core.nn.shards import Shards, one_core, slices
 from agentctl.core.nn.snapshot import load_module, module_arrays
 from agentctl.core.protocols import BaseConfig
 from agentctl.core.types import Array, Arrays
@@ -67,9 +65,3 @@ class Fit(Generic[Net]):
         load_module(self.net, arrays, "net")
         self._adam.load(arrays, "adam")
         self._adam.refresh()
-
-
-def slices(count: int, parts: int) -> list[slice]:
-    """``count`` samples in at most ``parts`` nearly equal parts."""
-    bounds = np.linspace(0, count, min(parts, count) + 1).round().astype(int).tolist()
-    return [slice(begin, end) for begin, end in pairwise(bounds)]

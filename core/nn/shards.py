@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,3 +65,9 @@ def one_core() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def slices(count: int, parts: int) -> list[slice]:
+    """``count`` samples in at most ``parts`` nearly equal parts."""
+    bounds = np.linspace(0, count, min(parts, count) + 1).round().astype(int).tolist()
+    return [slice(begin, end) for begin, end in pairwise(bounds)]
