@@ -79,14 +79,14 @@ def compare(report: Report, windows: dict[str, list[Rates]], titles: dict[str, s
             report.add(spread(f"{titles[ours]} / {titles[name]}, per {per}", ratios, "ratio", goal=goal))
 
 
-def add_floor(report: Report, parts: list[Rates], steps: int, rate: float) -> None:
+def add_floor(report: Report, parts: list[Rates], steps: int, rate: float, title: str) -> None:
     """What each part takes alone for so many steps, their sum, and how far the whole is from it."""
     alone = {name: statistics.median(part[name] for part in parts) for name in parts[0]}
     for name in alone:
-        report.add(spread(f"{name} alone, {steps} steps", [part[name] for part in parts], "s"))
+        report.add(spread(f"{title}: {name} alone, {steps} steps", [part[name] for part in parts], "s"))
     floor = steps / sum(alone.values())
-    report.add(Figure("floor: the parts one after the other", floor, "steps/s"))
-    report.add(Figure("gap: time spent on anything else", 100 * (1 - rate / floor), "%"))
+    report.add(Figure(f"{title}: floor, the parts one after the other", floor, "steps/s"))
+    report.add(Figure(f"{title}: gap, time spent on anything else", 100 * (1 - rate / floor), "%"))
 
 
 def spread(name: str, values: list[float], unit: str, goal: tuple[str, float] | None = None) -> Figure:

@@ -2,7 +2,7 @@
 
 agentctl bench dqn-atari                 # ours, its parts, and the floor that the parts set
 agentctl bench dqn-atari --peer sb3      # and Stable-Baselines3's DQN, in turn (needs opencv-python-headless)
-agentctl bench dqn-atari --rainbow       # and ours with all six parts of Rainbow
+agentctl bench dqn-atari --rainbow       # and ours with all six parts of Rainbow, with its own floor
 agentctl bench dqn-atari --rainbow --peer cleanrl   # and CleanRL's: its checkout is CLEANRL, CLEANRL_PYTHON runs it
 
 Everywhere: 8 rows, a batch of 32 every 4 steps, a replay of 100 000 steps, the Nature CNN on 4 gray frames of 84 x 84,
@@ -43,13 +43,16 @@ def main() -> None:
     if options.measure:
         print(json.dumps(MEASURES[options.measure](options.length)))
         return
+    simple = ["ours", *(["sb3"] if "sb3" in options.peer else [])]
     rainbows = ["rainbow", *(["cleanrl"] if "cleanrl" in options.peer else [])] if options.rainbow else []
-    plain = ["ours", *(["sb3"] if "sb3" in options.peer else [])]
-    windows = windows_in_turn(__file__, [*plain, *rainbows, "parts"], options.rounds, options.length)
+    groups = [names for names in (simple, rainbows) if names]
+    measured = [name for names in groups for name in (*names, f"{names[0]}-parts")]
+    windows = windows_in_turn(__file__, measured, options.rounds, options.length)
     report = Report("dqn-atari")
-    for names in filter(None, (plain, rainbows)):
+    for names in groups:
         compare(report, windows, {name: TITLES[name] for name in names}, GOALS)
-    add_floor(report, windows["parts"], CYCLE, statistics.median(found["second"] for found in windows["ours"]))
+        rate = statistics.median(found["second"] for found in windows[names[0]])
+        add_floor(report, windows[f"{names[0]}-parts"], CYCLE, rate, TITLES[names[0]])
     write(report, options)
 
 
@@ -57,28 +60,31 @@ def main() -> None:
 
 
 def ours(steps: int) -> Rates:
-    return ours_rate(steps, "uniform")
+    return loop_rates(plain(2 * WARM_UP + steps), 2 * WARM_UP, steps)
 
 
 def rainbow(steps: int) -> Rates:
-    return ours_rate(steps, "prioritized", length=3, **RAINBOW)
+    return loop_rates(full(2 * WARM_UP + steps), 2 * WARM_UP, steps)
 
 
-def ours_rate(steps: int, replay: str, length: int = 1, **policy: Any) -> Rates:
-    return loop_rates(pong(2 * WARM_UP + steps, replay, length, **policy), 2 * WARM_UP, steps)
+def plain(steps: int) -> Any:
+    return pong(steps, "uniform", length=1)
 
 
-def pong(steps: int, replay: str = "uniform", length: int = 1, **policy: Any) -> Any:
+def full(steps: int) -> Any:
+    return pong(steps, "prioritized", length=3, **RAINBOW)
+
+
+def pong(steps: int, replay: str, length: int, **policy: Any) -> Any:
     sampling = {"capacity": 100_000, "warmup": WARM_UP, "every": EVERY, "batch_size": SAMPLES, "length": length}
     agent = {"name": "dqn", "target_every": 8_000, "double": False, **policy}
     return assembled(agent, {"name": replay, **sampling}, steps)
 
 
-def parts(steps: int) -> Rates:
+def parts(assembly: Any) -> Rates:
     """Seconds per 1024 steps of the emulation, the actions, the replay and the learning, each alone and warm."""
     from agentctl.core.types import Transition
 
-    assembly = pong(CYCLE)
     game, policy, replay = assembly.game, assembly.policy, assembly.replay
     actions = np.random.default_rng(0).integers(0, 6, (CYCLE // BATCH, BATCH))
     state, first, seen = game.reset(0), np.zeros(BATCH, bool), []
@@ -143,7 +149,8 @@ def cleanrl_times(steps: int) -> Times:
 MEASURES: dict[str, Callable[[int], Rates]] = {
     "ours": ours,
     "rainbow": rainbow,
-    "parts": parts,
+    "ours-parts": lambda _: parts(plain(CYCLE)),
+    "rainbow-parts": lambda _: parts(full(CYCLE)),
     "sb3": sb3,
     "cleanrl": cleanrl,
 }
