@@ -34,7 +34,8 @@ def main() -> None:
     windows = windows_in_turn(__file__, [*names, "parts"], options.rounds, options.length)
     report = Report("a2c-atari")
     compare(report, windows, {name: TITLES[name] for name in names}, GOALS)
-    add_floor(report, windows["parts"], CYCLE, statistics.median(found["second"] for found in windows["ours"]))
+    rate = statistics.median(found["second"] for found in windows["ours"])
+    add_floor(report, windows["parts"], CYCLE, rate, TITLES["ours"])
     write(report, options)
 
 

@@ -52,7 +52,8 @@ def run(options: argparse.Namespace) -> Report:
     windows = windows_in_turn(__file__, [*names, "parts"], options.rounds, options.length)
     report = Report("ppo-atari")
     compare(report, windows, {name: TITLES[name] for name in names}, GOALS)
-    add_floor(report, windows["parts"], CYCLE, statistics.median(found["second"] for found in windows["ours"]))
+    rate = statistics.median(found["second"] for found in windows["ours"])
+    add_floor(report, windows["parts"], CYCLE, rate, TITLES["ours"])
     return report
 
 
