@@ -25,6 +25,11 @@ def agentctl_policies() -> list[Component]:
         ),
         learner("dqn", "dqn:DQN", "deep Q-networks (Mnih 2015), up to Rainbow (Hessel 2018)"),
         learner("token_dqn", "token_dqn:TokenDQN", "DQN on the tokens of the last frames, read by a transformer"),
+        learner(
+            "imagined_actor_critic",
+            "imagined_actor_critic:ImaginedActorCritic",
+            "IRIS's actor-critic (Micheli 2023): learns in what the run's world model imagines",
+        ),
         learner("bc", "bc:BC", "behaviour cloning: does what recorded players did"),
         learner("dagger", "dagger:DAgger", "learns what an expert does in the states it comes to itself (Ross 2011)"),
         Component("saved", "agentctl.agents.saved:SavedPolicy", "the policy of an earlier run, as it plays"),

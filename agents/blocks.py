@@ -25,7 +25,7 @@ MASK = "action_mask"  # the one state that is not seen but obeyed: nonzero where
 State = Mapping[str, Tensor]
 
 Vision = Annotated[
-    Annotated[Literal["nature", "impala", "hybrid"], Tag("name")] | Annotated[HybridVision, Tag("options")],
+    Annotated[Literal["nature", "impala", "iris", "hybrid"], Tag("name")] | Annotated[HybridVision, Tag("options")],
     Discriminator(lambda given: "options" if isinstance(given, dict | HybridVision) else "name"),
 ]
 """What reads images, as it stands in a YAML: a name, or a block with a hybrid's options."""
@@ -45,10 +45,10 @@ def eye_for(
     shape: Sequence[int], vision: Vision, width: float, plain: type[Convolutions] = Pixels
 ) -> Convolutions | Hybrid:
     """What reads an image of this shape; ``plain``: what does by one of the names that are not hybrid."""
-    if vision == "nature" or vision == "impala":
+    if vision == "nature" or vision == "impala" or vision == "iris":
         return plain(shape, vision, width)
     if width != 1:
-        raise ValueError(f"policy: width {width:g} is for nature and impala; a hybrid has `backbone` and `dim`")
+        raise ValueError(f"policy: width {width:g} is for nature, impala and iris; a hybrid has `backbone` and `dim`")
     return Hybrid(shape, HybridVision.model_validate({}) if vision == "hybrid" else vision)
 
 
@@ -149,8 +149,9 @@ class Categoricals:
             logits = logits.masked_fill(mask == 0, -1e8)  # finite, so that 0 * log 0 = 0 in the entropy
         self._log_probs = [part.log_softmax(1) for part in torch.split(logits, list(sizes), dim=1)]
 
-    def sample(self, generator: torch.Generator) -> Tensor:
-        return torch.stack([_race(log_probs, generator) for log_probs in self._log_probs], dim=1)
+    def sample(self, generator: torch.Generator, temperature: float = 1.0) -> Tensor:
+        """By probabilities to the power of 1 / ``temperature``: the lower it is, the likelier the likeliest."""
+        return torch.stack([_race(log_probs / temperature, generator) for log_probs in self._log_probs], dim=1)
 
     def probabilities(self) -> list[Tensor]:
         """Of each choice's alternatives, (N, size) each."""
@@ -189,9 +190,10 @@ class Gaussian:
     def __init__(self, mean: Tensor, log_std: Tensor) -> None:
         self._mean, self._log_std = mean, log_std
 
-    def sample(self, generator: torch.Generator) -> Tensor:
+    def sample(self, generator: torch.Generator, temperature: float = 1.0) -> Tensor:
+        """By the density to the power of 1 / ``temperature``."""
         noise = torch.empty(self._mean.shape).normal_(generator=generator).to(self._mean.device)
-        return self._mean + self._log_std.exp() * noise
+        return self._mean + math.sqrt(temperature) * self._log_std.exp() * noise
 
     def mode(self) -> Tensor:
         return self._mean

@@ -77,7 +77,9 @@ class DQN:
         hidden: tuple[PositiveInt, ...] = Field(
             (512,), min_length=1, description="layers; the last one is each stream's"
         )
-        vision: Vision = Field("nature", description="what reads images: Mnih et al. 2015, IMPALA's, or with attention")
+        vision: Vision = Field(
+            "nature", description="what reads images: nature (DQN's), impala, iris, or with attention"
+        )
         width: float = Field(1.0, gt=0, description="multiplies the filters of the convolutions")
 
     def __init__(

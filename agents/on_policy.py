@@ -31,7 +31,7 @@ class ActorConfig(BaseConfig):
     """How an on-policy agent sees, computes and plays."""
 
     hidden: tuple[PositiveInt, ...] = Field((64, 64), min_length=1, description="layers that read numbers")
-    vision: Vision = Field("nature", description="what reads images: Mnih et al. 2015, IMPALA's, or with attention")
+    vision: Vision = Field("nature", description="what reads images: nature (DQN's), impala, iris, or with attention")
     width: float = Field(1.0, gt=0, description="multiplies the filters and features of the image network")
     lstm: int = Field(0, ge=0, description="size of the recurrent layer; 0: none")
     precision: Precision = Field("auto", description="of convolutions; auto: bf16 where the hardware has it")
@@ -71,22 +71,30 @@ class Actor:
 
     @one_core()
     @torch.inference_mode()
-    def act(self, carry: Carry, state: Arrays, first: Array) -> Decision:
-        opinion = self._opinion(carry, state, first)
+    def act(self, carry: Carry, state: Arrays, first: Array, temperature: float = 1.0) -> Decision:
+        """``temperature``: of samples."""
+        opinion = self.opinion(carry, state, first)
         greedy = self._config.evaluate == "greedy"
-        choice = opinion.policy.mode() if greedy else opinion.policy.sample(self._act_generator)
+        choice = opinion.policy.mode() if greedy else opinion.policy.sample(self._act_generator, temperature)
         return Decision(self.net.policy.action(to_array(choice)), to_arrays(opinion.carry))
 
     @one_core()
     @torch.inference_mode()
     def explore(self, carry: Carry, state: Arrays, first: Array) -> Decision:
         """Extras: ``choice`` (B, n), before it became ``action``, ``log_prob`` and ``value`` (B,), the new carry."""
-        opinion = self._opinion(carry, state, first)
+        opinion = self.opinion(carry, state, first)
         choice = opinion.policy.sample(self.generator)
         after = to_arrays(opinion.carry)
         judged = {"choice": choice, "log_prob": opinion.policy.log_prob(choice), "value": opinion.value}
         extras = {**to_arrays(judged), **after}
         return Decision(self.net.policy.action(extras["choice"]), after, extras)
+
+    def opinion(self, carry: Carry, state: Arrays, first: Array) -> Opinion:
+        """What the network makes of B states."""
+        sequence = {key: to_tensor(array, self.device).unsqueeze(0) for key, array in state.items()}
+        begins = to_tensor(first, self.device).unsqueeze(0)
+        opinion: Opinion = self.fast(sequence, to_tensors(carry, self.device), begins)
+        return opinion
 
     def samples(self, batch: Batch, gamma: float, lam: float) -> Samples:
         """The batch as sequences, with its advantages."""
@@ -138,25 +146,18 @@ class Actor:
             return 1
         return self._config.threads or (usable_cores() if self.net.sees_images else 1)
 
-    def _opinion(self, carry: Carry, state: Arrays, first: Array) -> Opinion:
-        """What the network makes of B states."""
-        sequence = {key: to_tensor(array, self.device).unsqueeze(0) for key, array in state.items()}
-        begins = to_tensor(first, self.device).unsqueeze(0)
-        opinion: Opinion = self.fast(sequence, to_tensors(carry, self.device), begins)
-        return opinion
-
     @torch.inference_mode()
     def _following_values(self, batch: Batch) -> Array:
         """The value of the state after each step, float32 (T, B); where an episode was cut, the one it stopped in."""
         rows = batch.reward.shape[1]
         after = {key: batch.extras[key] for key in batch.carry}  # the policy's carry after each step
-        last = self._opinion({key: array[-1] for key, array in after.items()}, batch.next_state, np.zeros(rows, bool))
+        last = self.opinion({key: array[-1] for key, array in after.items()}, batch.next_state, np.zeros(rows, bool))
         following = np.concatenate([batch.extras["value"][1:], to_array(last.value)[None]])
         cut = batch.cut[tuple(batch.final_index.T)]
         t, b = batch.final_index[cut].T
         if len(t):
             final_state = {key: array[cut] for key, array in batch.final_state.items()}
-            final = self._opinion(
+            final = self.opinion(
                 {key: array[t, b] for key, array in after.items()}, final_state, np.zeros(len(t), bool)
             )
             following[t, b] = to_array(final.value)

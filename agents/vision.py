@@ -1,4 +1,4 @@
-"""How agents see: images into features, by the network of Mnih et al. (2015) or the residual one of IMPALA.
+"""How agents see: images into features, by the network of Mnih et al. (2015), IMPALA's residual one, or IRIS's.
 
 With attention: hybrid.py. Shape key: N samples, S stacked frames, C channels.
 """
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-VisionName = Literal["nature", "impala"]
+VisionName = Literal["nature", "impala", "iris"]
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
@@ -54,15 +54,18 @@ class Convolutions(nn.Module):
 
 
 class Pixels(Convolutions):
-    """Convolutions and the layer after them: gives float32 (N, features), 512 * width or 256 * width of them."""
+    """Convolutions and the layer after them, if it has one (see FEATURES): gives float32 (N, features)."""
 
     def __init__(self, shape: Sequence[int], vision: VisionName = "nature", width: float = 1.0) -> None:
         super().__init__(shape, vision, width)
-        inputs, self.features = self.features, _scaled(FEATURES[vision], width)
-        self.linear = orthogonal(nn.Linear(inputs, self.features))
+        self.linear: nn.Linear | None = None
+        if vision in FEATURES:
+            inputs, self.features = self.features, _scaled(FEATURES[vision], width)
+            self.linear = orthogonal(nn.Linear(inputs, self.features))
 
     def forward(self, frames: Tensor) -> Tensor:
-        return F.relu(self.linear(super().forward(frames))).float()
+        x = super().forward(frames)
+        return (x if self.linear is None else F.relu(self.linear(x))).float()
 
 
 def nature(channels: int, side: int, width: float) -> list[nn.Module]:
@@ -100,12 +103,26 @@ class Residual(nn.Module):
         return x + added
 
 
-NETWORKS = {"nature": nature, "impala": impala}
+def iris(channels: int, side: int, width: float) -> list[nn.Module]:
+    """Micheli et al. (2023), https://arxiv.org/abs/2209.00588: four times 3 x 3 filters and a halving."""
+    widths = [channels, *(_scaled(filters, width) for filters in (32, 32, 64, 64))]
+    first, *others = [_same_size(inside, outside) for inside, outside in pairwise(widths)]
+    halved = [_halving(), *(module for layer in others for module in (nn.ReLU(inplace=True), layer, _halving()))]
+    return [first, *halved]
+
+
+NETWORKS = {"nature": nature, "impala": impala, "iris": iris}
 FEATURES = {"nature": 512, "impala": 256}
+"""Of the layer after the convolutions, at width 1; IRIS has none."""
 
 
 def _same_size(inside: int, outside: int) -> nn.Conv2d:
     return orthogonal(nn.Conv2d(inside, outside, 3, 1, 1))
+
+
+def _halving() -> nn.MaxPool2d:
+    """Of sides, rounded up, so that any image has something left."""
+    return nn.MaxPool2d(2, ceil_mode=True)
 
 
 def _scaled(count: int, width: float) -> int:
