@@ -6,7 +6,7 @@ back afterwards. So training is the same however often it is evaluated, and one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,8 +18,8 @@ from agentctl.core.assembly import Assembly, Rewards
 from agentctl.core.config import EvaluationSettings
 from agentctl.core.errors import ConfigError, NotReadyError
 from agentctl.core.pipeline import Flow, Pipeline
-from agentctl.core.protocols import Game
-from agentctl.core.types import Array, Arrays, Carry, Decision, Transition
+from agentctl.core.protocols import Game, SeveralGames
+from agentctl.core.types import Array, Arrays, Carry, Decision, Table, Transition
 
 MASK = "action_mask"
 MAX_FRAMES = 3_600
@@ -37,6 +37,7 @@ class Episodes:
     terms: dict[str, float]  # mean over episodes of each reward term's sum
     frames: list[Array] = field(default_factory=list)  # of episode 0, uint8 (H, W, 3)
     unseen: str = ""  # why there are no frames, when the game cannot be drawn here
+    games: list[str] = field(default_factory=list)  # what each row played, where they played different games
 
 
 class Evaluator:
@@ -96,7 +97,10 @@ class Evaluator:
                 state = tally.count(player.step(game, state))
         finally:
             game.close()
-        return tally.episodes()
+        episodes = tally.episodes()
+        if isinstance(game, SeveralGames):
+            episodes.games = list(game.row_names)
+        return episodes
 
 
 @dataclass(slots=True)
@@ -160,6 +164,17 @@ class _Tally:
     def episodes(self) -> Episodes:
         terms = {name: float(total.mean()) for name, total in self.terms.items()}
         return Episodes(self.returns.tolist(), self.lengths.tolist(), terms, self.frames, self.unseen)
+
+
+def by_game(games: Sequence[str], returns: Sequence[float], random_returns: Sequence[float]) -> Table:
+    """Mean returns of the rows of each game, beside the random policy's."""
+    rows = {name: [row for row, played in enumerate(games) if played == name] for name in dict.fromkeys(games)}
+    means = {
+        name: [float(np.mean([found[row] for row in mine])) for found in (returns, random_returns)]
+        for name, mine in rows.items()
+    }
+    episodes = {name: float(len(mine)) for name, mine in rows.items()}
+    return Table(["return", "random policy", "episodes"], {name: [*means[name], episodes[name]] for name in rows})
 
 
 def random_actions(space: spaces.Space[Any], batch: int, rng: np.random.Generator, mask: Array | None = None) -> Array:

@@ -16,7 +16,7 @@ from agentctl.core.checkpoint import latest_checkpoint, read_checkpoint, write_c
 from agentctl.core.collector import Collector
 from agentctl.core.crew import Crew
 from agentctl.core.errors import ConfigError
-from agentctl.core.evaluate import Evaluator
+from agentctl.core.evaluate import Evaluator, by_game
 from agentctl.core.protocols import ExplainedPolicy, OfflineReplay, SharedPolicy
 from agentctl.core.run import Evaluation, Progress, Run
 from agentctl.core.standing import Standing, check_numbers, load_part
@@ -120,6 +120,8 @@ class Loop:
         evaluation = Evaluation(self.at.step, played.returns, played.lengths, random_returns, played.terms)
         if isinstance(self.assembly.policy, ExplainedPolicy):
             evaluation.tables = self.assembly.policy.tables()
+        if played.games:
+            evaluation.tables["returns by game"] = by_game(played.games, played.returns, random_returns)
         if played.unseen:
             self.audience.notify("video", f"no video: {played.unseen}")
         for observer in watchers if played.frames else ():

@@ -125,6 +125,15 @@ class Imagining(Game, Protocol):
 
 
 @runtime_checkable
+class SeveralGames(Game, Protocol):
+    """A game whose rows play different games. Their returns are reported apart."""
+
+    @property
+    def row_names(self) -> Sequence[str]:
+        """What each row plays."""
+
+
+@runtime_checkable
 class Perception(Protocol):
     """Observation -> percept: named arrays of fixed shape. Each perception adds what it knows."""
 

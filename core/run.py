@@ -19,7 +19,7 @@ class Evaluation:
     random_returns: list[float]
     terms: dict[str, float] = field(default_factory=dict)  # mean sum over an episode, by reward term
     video: Path | None = None
-    tables: dict[str, Table] = field(default_factory=dict)  # what the policy tells about itself
+    tables: dict[str, Table] = field(default_factory=dict)  # what the policy tells about itself; returns by game
 
     @property
     def return_mean(self) -> float:
