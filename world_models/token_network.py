@@ -4,6 +4,8 @@ The context is H frames of P tokens and the action after them, each seeing all o
 after it and see it too. A slot holds its token or, where that is open, a mask (``filled``: all slots see all slots);
 or the token before it (``ordered``: slots see only earlier ones). Outcomes are read at the action.
 
+Where the percept names one of several games, the action is told together with the game.
+
 Every slot is also told the action and, by a convolution, what stood at its place and around it in the last frames: most
 of a frame stays as it was, and what moves comes from nearby. Attention alone takes several times as many updates
 to find out whose neighbour is who.
@@ -35,6 +37,7 @@ class Sizes:
     codes: int  # K
     actions: int
     history: int  # H
+    games: int = 0  # that the percept tells apart; 0: it tells of none
 
     @property
     def places(self) -> int:
@@ -76,11 +79,19 @@ class TokenNetwork(nn.Module):
             nn.init.normal_(weight, std=0.1)  # much smaller, and the surroundings drown out the action at first
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
+        self.game = nn.Embedding(sizes.games, dim) if sizes.games else None
+        if self.game is not None:
+            nn.init.normal_(self.game.weight, std=0.1)
 
-    def context(self, frames: Tensor, action: Tensor) -> Context:
-        """``frames`` int64 (N, H, P), oldest first; ``action`` int64 (N,), what was done after the last."""
+    def context(self, frames: Tensor, action: Tensor, game: Tensor | None = None) -> Context:
+        """``frames`` int64 (N, H, P), oldest first; ``action`` int64 (N,), what was done after the last.
+
+        ``game``: int64 (N,), which one it is, where the network is made for several.
+        """
         seen = self.token(frames) + self.place + self.time[: self.sizes.history, None]
         done = self.action(action).unsqueeze(1)
+        if self.game is not None:
+            done = done + self.game(game).unsqueeze(1)
         x = torch.cat([rearrange(seen, "n h p d -> n (h p) d"), done], dim=1)
         reading = self.body.read(x, sees="all")
         outcome = self.outcome(reading.features[:, -1]).float()
@@ -131,6 +142,7 @@ class Lesson:
 
     frames: Tensor  # int64 (N, H, P)
     action: Tensor  # int64 (N,)
+    game: Tensor  # int64 (N,): 0 where there is one alone
     target: Tensor  # int64 (N, P): the next frame
     sign: Tensor  # int64 (N,): of the reward, from 0
     ended: Tensor  # float32 (N,)
@@ -139,8 +151,8 @@ class Lesson:
     def count(self) -> int:
         return len(self.target)
 
-    def take(self, rows: slice) -> Lesson:
-        parts = (self.frames, self.action, self.target, self.sign, self.ended)
+    def take(self, rows: slice | Tensor) -> Lesson:
+        parts = (self.frames, self.action, self.game, self.target, self.sign, self.ended)
         return Lesson(*(part[rows] for part in parts))
 
 
@@ -149,7 +161,7 @@ def losses(net: TokenNetwork, lesson: Lesson, hidden: Tensor, *, ordered: bool) 
 
     Without ``ordered`` the second is 0.
     """
-    context = net.context(lesson.frames, lesson.action)
+    context = net.context(lesson.frames, lesson.action, lesson.game)
     tokens = lesson.target.masked_fill(hidden, net.sizes.mask)
     filled = F.cross_entropy(net.filled(context, tokens)[hidden], lesson.target[hidden], reduction="sum")
     in_order = filled.new_zeros(())

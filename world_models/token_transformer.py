@@ -16,15 +16,17 @@ Shape key: B rows, T steps, N samples, H frames of history, P tokens of a frame,
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
+from agentctl.core.checkpoint import latest_checkpoint
 from agentctl.core.nn.arrays import to_array, to_tensor
 from agentctl.core.nn.fit import Fit, FitConfig
 from agentctl.core.nn.shards import one_core
@@ -36,6 +38,10 @@ from agentctl.world_models.sight import PREFIX, Sight
 from agentctl.world_models.token_metrics import TokenScore
 from agentctl.world_models.token_network import Context, Lesson, Sizes, TokenNetwork, losses
 from agentctl.world_models.vqvae import VQVAE
+from agentctl.world_models.warm_start import weights_in
+
+GAME = "game"
+"""The field of the percept that tells which of several games it is of, from 0: an embedding is learnt for each."""
 
 Decoding = Literal["parallel", "maskgit", "autoregressive"]
 
@@ -51,7 +57,11 @@ GENERATIONS: Mapping[str, Mapping[str, Any]] = {
 
 class TokenTransformer:
     class Config(FitConfig):
-        model_config = ConfigDict(json_schema_extra={"examples": [{"history": 2, "layers": 1, "dim": 16, "heads": 2}]})
+        model_config = ConfigDict(
+            populate_by_name=True,  # `from` is a word of Python's
+            serialize_by_alias=True,
+            json_schema_extra={"examples": [{"history": 2, "layers": 1, "dim": 16, "heads": 2}]},
+        )
 
         generation: Literal["v1.0", "v1.1", "v1.2", "v3"] = Field("v3", description="fills in what is not given here")
         history: int = Field(4, gt=0, description="frames that it sees (H); the replay's `length` must be as long")
@@ -63,6 +73,14 @@ class TokenTransformer:
         rounds: int = Field(8, gt=0, description="passes of maskgit")
         temperature: float = Field(1.0, ge=0, description="of imagined tokens and ends; 0: the likeliest")
         tokenizer: VQVAE.Config = Field(FROZEN_LATER, description="what makes tokens of pictures")
+        from_: Path | None = Field(
+            None, alias="from", description="a run's folder, whose tokenizer and transformer it begins with"
+        )
+
+        @field_validator("from_")
+        @classmethod
+        def _absolute(cls, value: Path | None) -> Path | None:
+            return value and value.absolute()  # what begins with it may be resumed from another folder
 
         @model_validator(mode="before")
         @classmethod
@@ -77,15 +95,31 @@ class TokenTransformer:
                 raise ValueError(f"decoding {self.decoding!r} needs causal: true; without, use decoding: parallel")
             return self
 
+        @model_validator(mode="after")
+        def _one_beginning(self) -> Self:
+            if self.from_ is not None and self.tokenizer.from_ is not None:
+                raise ValueError("from begins with that run's tokenizer too: leave out tokenizer.from, or from")
+            return self
+
+        @property
+        def eyes(self) -> VQVAE.Config:
+            """The tokenizer's, with where it begins."""
+            own = self.tokenizer
+            return own if self.from_ is None else own.model_copy(update={"from_": self.from_})
+
     def __init__(self, config: Config, setup: Setup) -> None:
         if not isinstance(setup.action_space, spaces.Discrete):
             raise ValueError(f"token_transformer takes one of n actions, not {setup.action_space}; use another model")
         self._config, self._first_action = config, int(setup.action_space.start)
-        self._sight = Sight(config.tokenizer, setup)
+        self._sight = Sight(config.eyes, setup)
         self.space = self._sight.space
-        self.sizes = Sizes(self._sight.grid, self._sight.codes, int(setup.action_space.n), config.history)
+        games = setup.space.spaces.get(GAME)
+        named = int(games.n) if isinstance(games, spaces.Discrete) else 0
+        self.sizes = Sizes(self._sight.grid, self._sight.codes, int(setup.action_space.n), config.history, named)
         sizes, shape = self.sizes, (config.layers, config.dim, config.heads)
         self._fit = Fit(lambda: TokenNetwork(sizes, *shape), config, setup.seed)
+        if config.from_ is not None:
+            self._fit.take_over(weights_in(latest_checkpoint(config.from_), self._fit.net))
         self._generator, chance = (torch.Generator().manual_seed(setup.seed + k) for k in range(2))
         self._sampling = Sampling(config.temperature, chance)
         self.nbytes = self._fit.nbytes + self._sight.nbytes
@@ -111,7 +145,7 @@ class TokenTransformer:
     def imagine(self, carry: Carry, state: Arrays, action: Array) -> Imagined:
         """The next frame drawn, the mean reward, and an end as likely as it is held to be."""
         done = self._tensor((action - self._first_action).astype(np.int64))
-        context = self._fit.fast.context(self._tensor(carry["frames"]), done)
+        context = self._fit.fast.context(self._tensor(carry["frames"]), done, self._game(state, len(action)))
         tokens = to_array(self.decode_next(context, self._config.decoding, self._sampling))
         reward = context.reward.softmax(1)
         carry = {"frames": pushed(carry["frames"], tokens)}
@@ -133,25 +167,37 @@ class TokenTransformer:
         return parallel(lambda tokens: net.filled(context, tokens), slots, sampling)
 
     def loss(self, batch: Batch) -> Loss:
-        """Bits per token, with what `TokenScore` tells of its likeliest tokens, all foreseen at once."""
+        """Bits per token, with what `TokenScore` tells of its likeliest tokens, all foreseen at once.
+
+        Of several games, each one's figures stand beside as ``game_0/...``.
+        """
         score = TokenScore(self.sizes.codes)
         self.measure(batch, score, "parallel")
         metrics = score.metrics()
+        for game in np.unique(batch.state[GAME][-1]).tolist() if self.sizes.games else ():
+            score = TokenScore(self.sizes.codes)
+            self.measure(batch, score, "parallel", game)
+            metrics |= {f"game_{game}/{name}": value for name, value in score.metrics().items()}
         return Loss(metrics["bits"], metrics)
 
     @one_core()
     @torch.inference_mode()
-    def measure(self, batch: Batch, score: TokenScore, decoding: Decoding) -> None:
-        """Foresee the last step of each of the batch's samples without chance, and add that to ``score``."""
+    def measure(self, batch: Batch, score: TokenScore, decoding: Decoding, game: int | None = None) -> None:
+        """Foresee the last step of each of the batch's samples without chance, and add that to ``score``.
+
+        ``game``: only of the samples of that one.
+        """
         lesson, net = self._lesson(batch), self._fit.fast
-        context, target = net.context(lesson.frames, lesson.action), lesson.target
+        if game is not None:
+            lesson = lesson.take(lesson.game == game)
+        context, target = net.context(lesson.frames, lesson.action, lesson.game), lesson.target
         foreseen = self.decode_next(context, decoding, Sampling(0.0, self._generator))
         score.add_tokens(to_array(foreseen), to_array(target), to_array(context.newest))
         slots = torch.full_like(target, self.sizes.mask)
         logits = net.ordered(context, target) if decoding == "autoregressive" else net.filled(context, slots)
         score.add_nats(float(F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="sum")))
         sign, ended = to_array(context.reward.argmax(1)) - 1, to_array(context.ended)
-        score.add_outcomes(sign, batch.reward[-1], ended, batch.ended[-1])
+        score.add_outcomes(sign, to_array(lesson.sign) - 1, ended, to_array(lesson.ended))
 
     @one_core()
     def learn(self, batch: Batch) -> Metrics:
@@ -182,6 +228,10 @@ class TokenTransformer:
     def _tensor(self, array: Array) -> Tensor:
         return to_tensor(array, self._fit.device)
 
+    def _game(self, state: Arrays, rows: int) -> Tensor:
+        """int64 (N,)"""
+        return self._tensor(state[GAME].astype(np.int64) if self.sizes.games else np.zeros(rows, np.int64))
+
     def _drawn_ends(self, logits: Tensor) -> Array:
         """bool (N,)"""
         if self._config.temperature == 0:
@@ -195,6 +245,7 @@ class TokenTransformer:
         return Lesson(
             self._tensor(window.frames),
             self._tensor((batch.action[-1] - self._first_action).astype(np.int64)),
+            self._game({key: array[-1] for key, array in batch.state.items()}, len(window.target)),
             self._tensor(window.target),
             self._tensor(np.sign(batch.reward[-1]).astype(np.int64) + 1),
             self._tensor(batch.ended[-1].astype(np.float32)),

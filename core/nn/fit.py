@@ -58,6 +58,11 @@ class Fit(Generic[Net]):
         self._adam.step(gradients, self._config.lr, self._config.max_grad_norm)
         return found
 
+    def take_over(self, arrays: Arrays) -> None:
+        """Begin with the weights of another network, by name as in ``arrays()``; what Adam remembers stays."""
+        load_module(self.net, arrays, "net")
+        self._adam.refresh()
+
     def arrays(self) -> dict[str, Array]:
         return {**module_arrays(self.net, "net"), **self._adam.arrays("adam")}
 
