@@ -11,7 +11,7 @@ import numpy as np
 
 from agentctl.core.assembly import Assembly, assemble
 from agentctl.core.checkpoint import latest_checkpoint
-from agentctl.core.evaluate import random_actions
+from agentctl.core.evaluate import MASK, random_actions
 from agentctl.core.folder import composition_of
 from agentctl.core.foresight import stopped_states
 from agentctl.core.pipeline import Flow
@@ -45,7 +45,7 @@ class World:
     def step(self) -> Transition:
         """A random action in every row."""
         game = self.assembly.game
-        action = random_actions(game.action_space, len(self.flow.time), self.rng)
+        action = random_actions(game.action_space, len(self.flow.time), self.rng, self.state.get(MASK))
         seen = self.assembly.pipeline.advance(self.flow, self.state, Decision(action), game.step(action))
         self.state = seen.next_state
         return seen

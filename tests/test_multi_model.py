@@ -84,6 +84,13 @@ def test_without_games_the_network_is_as_it_always_was() -> None:
     assert several - one == {"game.weight"} and not one - several
 
 
+def test_a_replay_that_drops_the_game_is_told() -> None:
+    batch = opposite(np.random.default_rng(0))
+    batch.state = {"tokens": batch.state["tokens"]}
+    with pytest.raises(ValueError, match=r"no 'game': name it in replay\.keep"):
+        model(of_games(2)).learn(batch)
+
+
 def saved(world: TokenTransformer, folder: Path) -> Path:
     write_checkpoint(folder / "checkpoints", 0, {"world_model": revived(world.save())}, keep=1)
     return folder
@@ -114,8 +121,6 @@ def test_a_model_of_other_sizes_is_refused(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "none" / "checkpoints", 0, {}, keep=1)
     with pytest.raises(ValueError, match="holds no transformer"):
         model(setup(), **{"from": str(tmp_path / "none")})
-    with pytest.raises(ValueError, match=r"leave out tokenizer\.from"):
-        model(setup(), **{"from": str(run), "tokenizer": {"from": str(run), "frozen_after": 1}})
 
 
 def test_a_run_of_two_games_is_gone_on_with_in_a_third(tmp_path: Path) -> None:

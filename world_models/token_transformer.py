@@ -74,7 +74,7 @@ class TokenTransformer:
         temperature: float = Field(1.0, ge=0, description="of imagined tokens and ends; 0: the likeliest")
         tokenizer: VQVAE.Config = Field(FROZEN_LATER, description="what makes tokens of pictures")
         from_: Path | None = Field(
-            None, alias="from", description="a run's folder, whose tokenizer and transformer it begins with"
+            None, alias="from", description="a run's folder: it begins with that transformer, and that tokenizer"
         )
 
         @field_validator("from_")
@@ -95,17 +95,11 @@ class TokenTransformer:
                 raise ValueError(f"decoding {self.decoding!r} needs causal: true; without, use decoding: parallel")
             return self
 
-        @model_validator(mode="after")
-        def _one_beginning(self) -> Self:
-            if self.from_ is not None and self.tokenizer.from_ is not None:
-                raise ValueError("from begins with that run's tokenizer too: leave out tokenizer.from, or from")
-            return self
-
         @property
         def eyes(self) -> VQVAE.Config:
             """The tokenizer's, with where it begins."""
             own = self.tokenizer
-            return own if self.from_ is None else own.model_copy(update={"from_": self.from_})
+            return own if own.from_ is not None else own.model_copy(update={"from_": self.from_})
 
     def __init__(self, config: Config, setup: Setup) -> None:
         if not isinstance(setup.action_space, spaces.Discrete):
@@ -229,8 +223,12 @@ class TokenTransformer:
         return to_tensor(array, self._fit.device)
 
     def _game(self, state: Arrays, rows: int) -> Tensor:
-        """int64 (N,)"""
-        return self._tensor(state[GAME].astype(np.int64) if self.sizes.games else np.zeros(rows, np.int64))
+        """int64 (N,). Raises ValueError where the state does not hold what the percept did."""
+        if not self.sizes.games:
+            return self._tensor(np.zeros(rows, np.int64))
+        if GAME not in state:
+            raise ValueError(f"the state holds {sorted(state)} and no {GAME!r}: name it in replay.keep")
+        return self._tensor(state[GAME].astype(np.int64))
 
     def _drawn_ends(self, logits: Tensor) -> Array:
         """bool (N,)"""
