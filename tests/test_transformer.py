@@ -61,6 +61,16 @@ def test_what_was_read_before_need_not_be_read_again() -> None:
 
 
 @torch.no_grad()
+def test_what_is_not_wanted_changes_nothing_of_what_is() -> None:
+    net, x = transformer(), torch.randn(2, 9, 32)
+    whole, part = net.read(x, sees="all"), net.read(x, sees="all", wanted=2)
+    torch.testing.assert_close(part.features, whole.features[:, -2:], atol=1e-5, rtol=1e-5)
+    for ours, theirs in zip(part.past, whole.past, strict=True):
+        torch.testing.assert_close(ours.keys, theirs.keys)
+        torch.testing.assert_close(ours.values, theirs.values)
+
+
+@torch.no_grad()
 def test_a_cache_gives_the_same_token_by_token_and_after_going_back() -> None:
     net, x = transformer(), torch.randn(2, 9, 32)
     whole = net.read(x, sees="before").features

@@ -73,6 +73,19 @@ def test_each_token_is_of_its_own_place():
     assert differs[:2, :2].any() and not differs[8:, 8:].any()
 
 
+def test_a_token_with_the_receptive_field_of_a_patch_knows_its_own_pixels_alone():
+    """Its sabotage: with a wide one, a change beside a token changes what it says of its own pixels."""
+    frames, picked = shapes(64, 0, side=32), torch.Generator().manual_seed(0)
+    changed = frames.clone()
+    changed[:, :16] = torch.randint(0, 256, (64, 16, 32, 3), dtype=torch.uint8, generator=picked)
+    flipped = {}
+    for receptive_field in ("wide", "patch"):
+        made = tokenizer(side=32, receptive_field=receptive_field)
+        train(made, frames, 20)
+        flipped[receptive_field] = int((made.encode(frames) != made.encode(changed))[:, 4:].sum())
+    assert flipped["patch"] == 0 < flipped["wide"]
+
+
 @cache
 def learnt(quantizer="ema", revive_below=0.1):
     """A tokenizer after 150 updates on shapes."""
@@ -273,6 +286,15 @@ def test_a_run_learns_to_draw_its_game_and_another_begins_with_what_it_learnt(tm
     loop_of({key: part for key, part in LANTERN.items() if key != "world_model"}, tmp_path / "blind").train()
     with pytest.raises(ConfigError, match="holds no tokenizer: name a run whose world_model is vqvae"):
         loop_of({**LANTERN, "world_model": {**taken, "from": str(tmp_path / "blind")}})
+
+
+def test_a_tokenizer_from_before_receptive_fields_is_taken_over_as_a_wide_one(tmp_path):
+    kept = vqvae().save()
+    assert kept.data["tokenizer"].pop("receptive_field") == "wide"
+    write_checkpoint(tmp_path / "checkpoints", 0, {"world_model": kept}, keep=1)
+    vqvae(**{"from": str(tmp_path)})
+    with pytest.raises(ValueError, match=r"has receptive_field wide \(here patch\)"):
+        vqvae(**{"from": str(tmp_path), "receptive_field": "patch"})
 
 
 def test_a_tokenizer_inside_another_model_is_found_too(tmp_path):

@@ -1,6 +1,6 @@
 """What `token_transformer` learns: chances of the next frame's tokens, from the last frames, the action, each other.
 
-The context is H frames of P tokens and the action after them, each seeing all others. The next frame's P slots come
+The context is H frames of P tokens and the action after them, each seeing all others (or fewer: sparse.py). The next frame's P slots come
 after it and see it too. A slot holds its token or, where that is open, a mask (``filled``: all slots see all slots);
 or the token before it (``ordered``: slots see only earlier ones). Outcomes are read at the action.
 
@@ -23,6 +23,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from agentctl.world_models.sparse import Everything, Scope
 from agentctl.world_models.transformer import Cache, Past, Transformer
 
 SIGNS = 3  # a reward is learnt as -1, 0 or 1
@@ -62,9 +63,11 @@ class Context:
 
 
 class TokenNetwork(nn.Module):
-    def __init__(self, sizes: Sizes, layers: int, dim: int, heads: int) -> None:
+    def __init__(self, sizes: Sizes, layers: int, dim: int, heads: int, scope: Scope | None = None) -> None:
+        """``scope``: what tokens see; None: as said above."""
         super().__init__()
         self.sizes = sizes
+        self.scope = scope or Everything()
         self.token = nn.Embedding(sizes.codes + 1, dim)
         self.glance = nn.Embedding(sizes.codes, GLANCE)
         self.around = nn.Conv2d(sizes.history * GLANCE, dim, 3, padding=1)
@@ -93,7 +96,7 @@ class TokenNetwork(nn.Module):
         if self.game is not None:
             done = done + self.game(game).unsqueeze(1)
         x = torch.cat([rearrange(seen, "n h p d -> n (h p) d"), done], dim=1)
-        reading = self.body.read(x, sees="all")
+        reading = self.body.read(x, sees=self.scope.context, wanted=1)  # the action's
         outcome = self.outcome(reading.features[:, -1]).float()
         glances = rearrange(self.glance(frames), "n t (h w) d -> n (t d) h w", h=self.sizes.grid[0])
         around = rearrange(self.around(glances), "n d h w -> n (h w) d") + done
@@ -102,13 +105,13 @@ class TokenNetwork(nn.Module):
     def filled(self, context: Context, tokens: Tensor) -> Tensor:
         """Logits float32 (N, P, K) of slots that hold ``tokens`` int64 (N, P), ``mask`` where they are open."""
         x = self.token(tokens) + self._slots(context)
-        return self._logits(self.body.read(x, context.past, sees="all").features)
+        return self._logits(self.body.read(x, context.past, sees=self.scope.filled).features)
 
     def ordered(self, context: Context, tokens: Tensor) -> Tensor:
         """Logits float32 (N, P, K) of each slot when all before it hold ``tokens`` int64 (N, P)."""
         first = torch.full_like(tokens[:, :1], self.sizes.mask)
         x = self.token(torch.cat([first, tokens[:, :-1]], dim=1)) + self._slots(context) + self.order
-        return self._logits(self.body.read(x, context.past, sees="before").features)
+        return self._logits(self.body.read(x, context.past, sees=self.scope.ordered).features)
 
     def stepwise(self, context: Context) -> Callable[[Tensor | None], Tensor]:
         """``ordered`` slot by slot: takes the last token, int64 (N,), None at first; gives the next's logits (N, K)."""
@@ -121,9 +124,9 @@ class TokenNetwork(nn.Module):
 
         def step(last: Tensor | None) -> Tensor:
             token = context.newest.new_full((rows,), self.sizes.mask) if last is None else last
-            slot = slots[:, cache.length - length]
-            x = self.token(token) + slot
-            return self._logits(self.body.continue_with(x.unsqueeze(1), cache))[:, 0]
+            place = cache.length - length
+            x = self.token(token) + slots[:, place]
+            return self._logits(self.body.continue_with(x.unsqueeze(1), cache, self.scope.slot(place)))[:, 0]
 
         return step
 

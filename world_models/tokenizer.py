@@ -37,6 +37,12 @@ MAX_CODES = 65_535
 INNER = "tokenizer/"
 """Before the names of what a model's own `vqvae` saves."""
 
+UNSAID = {"receptive_field": "wide"}
+"""Of the layout of checkpoints that are older than the option."""
+
+KERNELS = {"wide": ((4, 2, 1), (3, 1, 1)), "patch": ((2, 2, 0), (1, 1, 0))}
+"""Size, stride and padding by the receptive field: of the encoder's layers that halve the sides, and of the others."""
+
 Frames = TypeVar("Frames", Array, Tensor)
 
 
@@ -49,6 +55,7 @@ class Tokenizer(nn.Module):
             [8, 8, 8], min_length=1, description="fsq: values of each number of a code; their product is the codes"
         )
         downsample: Literal[4, 8, 16] = Field(8, description="pixels from one token to the next, in both directions")
+        receptive_field: Literal["wide", "patch"] = Field("wide", description="patch: a token tells of its own pixels")
         width: int = Field(64, ge=2, description="filters of the convolutions; the outermost have half of it")
         commitment: float = Field(0.25, ge=0, description="ema: how hard a code pulls what it stands for")
         decay: float = Field(0.99, ge=0, lt=1, description="ema: of the running means that codes are")
@@ -75,7 +82,7 @@ class Tokenizer(nn.Module):
         sizes = (channels, config.width, self.quantizer.dim, config.downsample)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.encoder, self.decoder = Encoder(*sizes), Decoder(*sizes)
+            self.encoder, self.decoder = Encoder(*sizes, config.receptive_field), Decoder(*sizes)
 
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:
@@ -117,7 +124,7 @@ class Tokenizer(nn.Module):
         """Become the tokenizer of an earlier run. Raises ValueError unless it is laid out as this one."""
         checkpoint = latest_checkpoint(run)
         found = tokenizer_in(checkpoint)
-        there, here = found.data["tokenizer"], self._layout()
+        there, here = {**UNSAID, **found.data["tokenizer"]}, self._layout()
         if changed := [name for name in here if there.get(name) != here[name]]:
             told = ", ".join(f"{name} {there.get(name)} (here {here[name]})" for name in changed)
             raise ValueError(f"from: the tokenizer of {checkpoint} has {told}: give this one the same")
@@ -125,9 +132,9 @@ class Tokenizer(nn.Module):
 
     def _layout(self) -> dict[str, Any]:
         """What the weights of one must have in common with those of another."""
-        own = ("levels",) if self.config.quantizer == "fsq" else ("codes", "dim")
-        told = self.config.model_dump(mode="json", include={"quantizer", "downsample", "width", *own})
-        return {"shape": list(self.shape), **told}
+        own = {"levels"} if self.config.quantizer == "fsq" else {"codes", "dim"}
+        told = {"quantizer", "downsample", "receptive_field", "width"} | own
+        return {"shape": list(self.shape), **self.config.model_dump(mode="json", include=told)}
 
     def _vectors(self, given: Tensor) -> Tensor:
         """What frames (N, C, H, W) are before they are quantised: float32 (M, d)."""
@@ -206,14 +213,15 @@ def tokenizer_in(checkpoint: Path) -> Snapshot:
 
 
 class Encoder(nn.Module):
-    """(N, C, H, W) -> (N, d, h, w): the first layers halve the sides, the rest look around."""
+    """(N, C, H, W) -> (N, d, h, w): the first layers halve the sides; those that are wide look around as well."""
 
-    def __init__(self, channels: int, width: int, dim: int, downsample: int) -> None:
+    def __init__(self, channels: int, width: int, dim: int, downsample: int, receptive_field: str) -> None:
         super().__init__()
+        halving, keeping = KERNELS[receptive_field]
         layers: list[nn.Module] = []
         for place, (inside, outside) in enumerate(pairwise(widths(channels, width))):
             halves = 2 << place <= downsample
-            layers += [nn.Conv2d(inside, outside, *((4, 2, 1) if halves else (3, 1, 1))), nn.ReLU()]
+            layers += [nn.Conv2d(inside, outside, *(halving if halves else keeping)), nn.ReLU()]
         self.deep = nn.Sequential(*layers, nn.Conv2d(width, dim, 1))
         self.flat = nn.Conv2d(channels, dim, downsample, downsample)  # straight from a token's pixels
 

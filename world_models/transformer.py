@@ -9,7 +9,7 @@ Shape key: N sequences, L new tokens, S tokens in all, D width, E heads.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,9 +17,6 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-Sees = Tensor | Literal["all", "before"]
-"""What a new token sees: all the others, those up to itself, or what a mask says, bool (L, S) or (N, 1, L, S)."""
 
 
 @dataclass(slots=True)
@@ -33,11 +30,21 @@ class Past:
         return Past(torch.cat([self.keys, new.keys], 2), torch.cat([self.values, new.values], 2))
 
 
+Sees = Tensor | Literal["all", "before"] | Callable[[Tensor, Past], Tensor]
+"""What a new token sees: all the others, those up to itself, or what a mask says, bool (L, S) or (N, 1, L, S).
+
+Or attention of its own (see sparse.py), of queries (N, E, L, D / E) to what is seen (N, E, S, D / E).
+"""
+
+Views = Sees | list[Sees]
+"""What new tokens see, in all layers alike or layer by layer."""
+
+
 @dataclass(slots=True)
 class Reading:
     """What a part of a sequence came to."""
 
-    features: Tensor  # (N, L, D), normalised
+    features: Tensor  # (N, L, D), normalised; of the last tokens alone where no others are wanted
     past: list[Past]  # of the part alone, layer by layer
 
 
@@ -71,30 +78,42 @@ class Transformer(nn.Module):
         super().__init__()
         if dim % heads:
             raise ValueError(f"dim {dim} cannot be split among {heads} heads: make it a multiple of heads")
-        self.heads = heads
+        self.heads, self.depth = heads, layers
         self.blocks: Iterable[Block] = nn.ModuleList([Block(dim, heads, layers) for _ in range(layers)])  # type: ignore[assignment]
         self.norm = nn.LayerNorm(dim)
 
-    def read(self, x: Tensor, past: Sequence[Past] = (), *, sees: Sees) -> Reading:
-        """``x`` (N, L, D) after ``past``, which every token sees whole; ``sees``: of ``x`` (a mask: of both)."""
-        kept = []
-        sees = within(sees, x.shape[1], past[0].keys.shape[2] if past else 0, x.device)
+    def read(self, x: Tensor, past: Sequence[Past] = (), *, sees: Views, wanted: int | None = None) -> Reading:
+        """``x`` (N, L, D) after ``past``, which every token sees whole; ``sees``: of ``x`` (a mask: of both).
+
+        ``wanted``: of how many of the last tokens the features are asked for, where these see all. The last layer's
+        attention and all that follows is left out for the others.
+        """
+        kept: list[Past] = []
+        views = self._views(sees, x, past[0].keys.shape[2] if past else 0)
         for layer, block in enumerate(self.blocks):
             queries, new = block.project(x)
+            if wanted is not None and layer == self.depth - 1:
+                x, queries = x[:, -wanted:], queries[:, :, -wanted:]
             seen = past[layer].followed_by(new) if past else new
-            x = block.apply_to(x, queries, seen, sees)
+            x = block.apply_to(x, queries, seen, views[layer])
             kept.append(new)
         return Reading(self.norm(x), kept)
 
-    def continue_with(self, x: Tensor, cache: Cache) -> Tensor:
+    def continue_with(self, x: Tensor, cache: Cache, sees: Views = "before") -> Tensor:
         """``x`` (N, L, D) after what is in the cache, each token after the one before; features (N, L, D)."""
-        sees = within("before", x.shape[1], cache.length, x.device)
+        views = self._views(sees, x, cache.length)
         for layer, block in enumerate(self.blocks):
             queries, new = block.project(x)
-            x = block.apply_to(x, queries, cache.put(layer, new), sees)
+            x = block.apply_to(x, queries, cache.put(layer, new), views[layer])
         cache.advance(x.shape[1])
         features: Tensor = self.norm(x)
         return features
+
+    def _views(self, sees: Views, x: Tensor, before: int) -> list[Sees]:
+        """What the tokens of each layer see when ``x`` comes after so many."""
+        if isinstance(sees, list):
+            return sees
+        return [within(sees, x.shape[1], before, x.device)] * self.depth
 
 
 class Block(nn.Module):
@@ -118,16 +137,21 @@ class Block(nn.Module):
         return q, Past(k, v)
 
     def apply_to(self, x: Tensor, queries: Tensor, seen: Past, sees: Sees) -> Tensor:
-        mask, causal = (sees, False) if isinstance(sees, Tensor) else (None, sees == "before")
-        attended = F.scaled_dot_product_attention(queries, seen.keys, seen.values, attn_mask=mask, is_causal=causal)
+        attended = sees(queries, seen) if callable(sees) else attention(queries, seen, sees)
         x = x + self.out(rearrange(attended, "n e l d -> n l (e d)"))
         added: Tensor = self.down(F.gelu(self.up(self.norm_mlp(x)), approximate="tanh"))
         return x + added
 
 
+def attention(queries: Tensor, seen: Past, sees: Tensor | Literal["all", "before"]) -> Tensor:
+    """(N, E, L, D / E)"""
+    mask, causal = (sees, False) if isinstance(sees, Tensor) else (None, sees == "before")
+    return F.scaled_dot_product_attention(queries, seen.keys, seen.values, attn_mask=mask, is_causal=causal)
+
+
 def within(sees: Sees, new: int, before: int, device: torch.device) -> Sees:
     """The same for ``new`` tokens after ``before`` others, all of which are seen."""
-    if isinstance(sees, Tensor) or sees == "all" or (before == 0 and new > 1):
+    if not isinstance(sees, str) or sees == "all" or (before == 0 and new > 1):
         return sees
     if new == 1:
         return "all"

@@ -1,0 +1,218 @@
+"""World models of Pong, Breakout and Ms. Pac-Man: what four generations foresee, and how far their dreams drift.
+
+agentctl bench world-model-atari [--game pong] [--work FOLDER] [--updates N] [--tokenizer-updates N]
+
+Every game has one tokenizer, and on its tokens the generations learn side by side: of the same random play, in as many
+updates. They have two layers of width 64 (of four to six of 256), so that one core will do. They are measured on games
+that none has seen, beside copying the last frame. Each game has a result file of its own. With `--work` what has
+learnt is kept there: a benchmark that was stopped goes on with the runs that are missing.
+
+The issue asks for an accuracy "above copy-last by a clear margin"; here that is one point. An end is a lost life, in
+Pong a lost game.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _results import Figure, Report, run_agentctl
+from _worlds import Rollout, World, changed_psnr, held_out, rollout
+
+from agentctl.core.types import Array, Arrays, Batch, Metrics
+from agentctl.world_models.token_metrics import TokenScore
+
+GAMES = ("pong", "breakout", "ms_pacman")
+OWN = {"v1.0": "parallel", "v1.1": "parallel", "v1.2": "maskgit", "v3": "autoregressive"}
+"""How each generation decodes a frame, unless told otherwise."""
+
+HORIZONS = (1, 8, 32)
+PLAYED, SAMPLES, HISTORY = 12_000, 4_096, 4
+DREAMERS, DREAMT, AWAKE = 32, 779_000, 100
+"""Rows that are dreamt of, their seed, and steps before it: Ms. Pac-Man moves only after 65."""
+
+CLEAR_MARGIN = 0.01
+HELD = "the frame at the start"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Updates."""
+
+    tokenizer: int
+    model: int
+
+
+def main() -> None:
+    given = arguments()
+    budget = Budget(given.tokenizer_updates, given.updates)
+    with tempfile.TemporaryDirectory() as scratch:
+        for game in given.game:
+            measure(game, budget, (given.work or Path(scratch)) / game.replace("_", "-"))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="agentctl bench world-model-atari")
+    parser.add_argument("--game", nargs="+", choices=GAMES, default=GAMES)
+    parser.add_argument("--work", type=Path, help="keep what has learnt here, and go on with it")
+    parser.add_argument("--tokenizer-updates", type=int, default=1_600)
+    parser.add_argument("--updates", type=int, default=2_000, help="of each generation")
+    return parser.parse_args()
+
+
+def measure(game: str, budget: Budget, folder: Path) -> None:
+    """Learn, score and dream; write the game's result file."""
+    report = Report(f"world-model-atari-{game.replace('_', '-')}")
+    report.add(Figure("time to learn the tokenizer", learnt(tokenizer(game, budget), folder / "tokenizer"), "s"))
+    for generation in OWN:
+        seconds = learnt(model(game, generation, folder / "tokenizer", budget), folder / generation)
+        report.add(Figure(f"{generation}: time to learn", seconds, "s"))
+    foresight(report, {generation: World.of(folder / generation, 8) for generation in OWN})
+    drift(report, {generation: World.of(folder / generation, DREAMERS, DREAMT) for generation in OWN})
+    report.write()
+
+
+# --- what learns --------------------------------------------------------------------------------------------------
+
+
+EYES = {"codes": 512, "receptive_field": "patch", "width": 32, "threads": 1}
+
+
+def tokenizer(game: str, budget: Budget) -> dict[str, Any]:
+    eyes = {"name": "vqvae", **EYES, "lr": 2e-3, "frozen_after": budget.tokenizer}
+    replay = {"name": "uniform", "capacity": 40_000, "warmup": 2_000, "every": 16, "batch_size": 32}
+    return {"game": shown(game), "world_model": eyes, "replay": replay, "steps": 2_000 + 16 * budget.tokenizer}
+
+
+def model(game: str, generation: str, eyes: Path, budget: Budget) -> dict[str, Any]:
+    """It reads frames as tokens from the replay, so that no frame is tokenised twice."""
+    size = {"layers": 2, "dim": 64, "heads": 2, "lr": 3e-3, "threads": 1, "precision": "fp32"}
+    taken = {**EYES, "from": str(eyes), "frozen_after": 0}
+    world_model = {"name": "token_transformer", "generation": generation, **size, "temperature": 0, "tokenizer": taken}
+    replay = {"name": "tokens", "capacity": 40_000, "warmup": 4_000, "every": 8, "batch_size": 16, "length": HISTORY}
+    replay |= {"history": 1, "priority": False}
+    return {"game": shown(game), "world_model": world_model, "replay": replay, "steps": 4_000 + 8 * budget.model}
+
+
+def shown(game: str) -> dict[str, Any]:
+    size = {"height": 64, "width": 64, "colour": "rgb", "stack": 1}
+    return {"name": f"atari/{game}", "batch": 8, **size, "life_loss": "end", "threads": 1}
+
+
+def learnt(told: dict[str, Any], run: Path) -> float:
+    """Seconds that it took; what is there already is not learnt again."""
+    done = run.with_name(f"{run.name}.json")
+    if not done.exists():
+        shutil.rmtree(run, ignore_errors=True)  # a run that was stopped
+        words = [word for key in ("game", "world_model", "replay") for word in ("-s", f"{key}={json.dumps(told[key])}")]
+        short = {"run.steps": told["steps"], "run.cycle_steps": told["steps"], "evaluation.max_steps": 50}
+        words += [word for key, value in short.items() for word in ("-s", f"{key}={value}")]
+        summary = run_agentctl("configs/atari/pong-model.yaml", *words, out=run)
+        done.write_text(json.dumps(summary), encoding="utf-8")
+    seconds: float = json.loads(done.read_text(encoding="utf-8"))["seconds"]
+    return seconds
+
+
+# --- one step ahead -----------------------------------------------------------------------------------------------
+
+
+def foresight(report: Report, worlds: dict[str, World]) -> None:
+    """All score the same samples of new games: their tokens mean the same."""
+    first = next(iter(worlds.values()))
+    batches = [tokens_alone(batch) for batch in held_out(first, PLAYED, SAMPLES, HISTORY)]
+    found = {
+        generation: scored(world, batches, OWN[generation], report, generation) for generation, world in worlds.items()
+    }
+    changed = {generation: metrics["changed_accuracy"] for generation, metrics in found.items()}
+    for one, other, goal in (("v1.1", "v1.0", 1.3), ("v1.2", "v1.1", 1.0), ("v3", "v1.1", 1.0)):
+        ratio = changed[one] / max(changed[other], 1e-9)
+        report.add(Figure(f"{one} / {other}, changed tokens", ratio, "ratio", goal=(">=", goal)))
+
+
+def scored(world: World, batches: Sequence[Batch], decoding: str, report: Report, name: str) -> Metrics:
+    score = TokenScore(world.model.sizes.codes)
+    for batch in batches:
+        world.model.measure(batch, score, decoding)
+    found = score.metrics()
+    copied, least = found["copy_accuracy"], max(0.75, found["copy_accuracy"] + CLEAR_MARGIN)
+    copying, nothing = ("copying the last frame", copied), ("copying the last frame", 0.0)
+    accuracy, notes = found["accuracy"], f"decoded {decoding}"
+    report.add(Figure(f"{name}: token accuracy", accuracy, "share", copying, (">=", round(least, 4)), notes=notes))
+    changed, share = found["changed_accuracy"], f"{found['changed_share']:.1%} of all"
+    report.add(Figure(f"{name}: accuracy of changed tokens", changed, "share", baseline=nothing, notes=share))
+    unigram = ("the tokens' frequencies", found["unigram_bits"])
+    report.add(Figure(f"{name}: bits per token", found["bits"], "bits", baseline=unigram))
+    outcomes(report, found, name, batches)
+    return found
+
+
+def outcomes(report: Report, found: Metrics, name: str, batches: Sequence[Batch]) -> None:
+    """Figures that nothing was there for are left out: JSON has no nan."""
+    rewards, ends = (
+        sum(int(np.count_nonzero(getattr(b, field)[-1])) for b in batches) for field in ("reward", "ended")
+    )
+    if rewards:
+        notes, beside = f"{rewards} rewards", ("no reward foreseen", 0.0)
+        report.add(Figure(f"{name}: F1 of rewards", found["reward_f1"], "share", baseline=beside, notes=notes))
+    if ends:
+        notes, beside = f"{ends} ends", ("chance", 0.5)
+        report.add(Figure(f"{name}: AUC of ends", found["ended_auc"], "share", baseline=beside, notes=notes))
+
+
+def tokens_alone(batch: Batch) -> Batch:
+    """Without pictures: nothing is tokenised again for every model."""
+
+    def kept(state: Arrays) -> dict[str, Array]:
+        return {"tokens": state["tokens"]}
+
+    states = {name: kept(getattr(batch, name)) for name in ("state", "next_state", "final_state")}
+    return replace(batch, **states)
+
+
+# --- many steps ahead ---------------------------------------------------------------------------------------------
+
+
+def drift(report: Report, worlds: dict[str, World]) -> None:
+    """On their own imagination, without chance, with the actions that were taken in the real game."""
+    for generation, world in worlds.items():
+        for _ in range(AWAKE):
+            world.step()
+        found = rollout(world, max(HORIZONS))
+        dreamt, held = curve(found, found.imagined), curve(found, np.broadcast_to(found.start, found.real.shape))
+        if HELD not in report.curves:  # the games and the tokens are the same for all
+            report.curves[HELD] = held
+            redrawn(report, world, found)
+        report.curves[f"{generation}: PSNR of changed pixels by steps ahead"] = dreamt
+        for horizon in HORIZONS:
+            beside = (HELD, dict(held)[horizon])
+            name = f"{generation}: PSNR of changed pixels, {horizon} ahead"
+            report.add(Figure(name, dict(dreamt)[horizon], "dB", baseline=beside))
+
+
+def redrawn(report: Report, world: World, found: Rollout) -> None:
+    """What the tokenizer makes of the true frame: as near as a model of its tokens comes."""
+    real, rows = found.real[0], np.zeros(len(found.start), bool)
+    latent = world.model.observe(world.model.initial(len(rows)), {world.image: real}, None, ~rows).latent
+    psnr = changed_psnr(world.model.decode(latent)[world.image], real, found.start)
+    beside = (HELD, changed_psnr(found.start, real, found.start))
+    report.add(Figure("PSNR of changed pixels, 1 ahead, as its tokens show them", psnr, "dB", baseline=beside))
+
+
+def curve(found: Rollout, shown: Array) -> list[tuple[float, float]]:
+    """PSNR in dB of pixels that are not as they were at the start, by steps ahead, of games that went on so long."""
+    steps = [(step, rows) for step, rows in enumerate(found.going) if rows.any()]
+    return [
+        (step + 1, round(changed_psnr(shown[step][rows], found.real[step][rows], found.start[rows]), 2))
+        for step, rows in steps
+    ]
+
+
+if __name__ == "__main__":
+    main()
