@@ -1,8 +1,9 @@
 """What `token_transformer` learns: chances of the next frame's tokens, from the last frames, the action, each other.
 
-The context is H frames of P tokens and the action after them, each seeing all others (or fewer: sparse.py). The next frame's P slots come
-after it and see it too. A slot holds its token or, where that is open, a mask (``filled``: all slots see all slots);
-or the token before it (``ordered``: slots see only earlier ones). Outcomes are read at the action.
+The context is H frames of P tokens and the action after them, each seeing all others, or fewer (see sparse.py). The
+next frame's P slots come after it and see it too. A slot holds its token or, where that is open, a mask (``filled``:
+all slots see all slots); or the token before it (``ordered``: slots see only earlier ones). Outcomes are read at the
+action.
 
 Where the percept names one of several games, the action is told together with the game.
 
