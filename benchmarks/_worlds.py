@@ -93,6 +93,18 @@ def rollout(world: World, steps: int) -> Rollout:
     return Rollout(start, np.stack(real), np.stack(imagined), ~gone)
 
 
+def psnr_by_step(found: Rollout, shown: Array) -> list[tuple[float, float]]:
+    """Steps ahead, from 1, and dB of ``shown`` (T, B, H, W, C) over the pixels that are not as they were at the start.
+
+    Of the games that went on so long; where there are none, no more steps.
+    """
+    steps = [(step, rows) for step, rows in enumerate(found.going) if rows.any()]
+    return [
+        (float(step + 1), round(changed_psnr(shown[step][rows], found.real[step][rows], found.start[rows]), 2))
+        for step, rows in steps
+    ]
+
+
 def changed_psnr(shown: Array, real: Array, start: Array) -> float:
     """In dB, over the pixels that are no longer as they were at the start: (N, H, W, C) each. nan where none is."""
     changed = (real != start).any(-1)

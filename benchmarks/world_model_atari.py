@@ -1,6 +1,6 @@
 """World models of Pong, Breakout and Ms. Pac-Man: what four generations foresee, and how far their dreams drift.
 
-agentctl bench world-model-atari [--game pong] [--work FOLDER] [--updates N] [--tokenizer-updates N]
+agentctl bench world-model-atari [--on pong] [--work FOLDER] [--updates N] [--tokenizer-updates N]
 
 Every game has one tokenizer, and on its tokens the generations learn side by side: of the same random play, in as many
 updates. They have two layers of width 64 (of four to six of 256), so that one core will do. They are measured on games
@@ -24,14 +24,16 @@ from typing import Any
 
 import numpy as np
 from _results import Figure, Report, run_agentctl
-from _worlds import Rollout, World, changed_psnr, held_out, rollout
+from _worlds import Rollout, World, changed_psnr, held_out, psnr_by_step, rollout
 
 from agentctl.core.types import Array, Arrays, Batch, Metrics
 from agentctl.world_models.token_metrics import TokenScore
 
-GAMES = ("pong", "breakout", "ms_pacman")
 OWN = {"v1.0": "parallel", "v1.1": "parallel", "v1.2": "maskgit", "v3": "autoregressive"}
 """How each generation decodes a frame, unless told otherwise."""
+
+RATIOS = (("v1.1", "v1.0", 1.3), ("v1.2", "v1.1", 1.0), ("v3", "v1.1", 1.0))
+"""Of accuracies of changed tokens, with their goals."""
 
 HORIZONS = (1, 8, 32)
 PLAYED, SAMPLES, HISTORY = 12_000, 4_096, 4
@@ -40,6 +42,26 @@ DREAMERS, DREAMT, AWAKE = 32, 779_000, 100
 
 CLEAR_MARGIN = 0.01
 HELD = "the frame at the start"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is learnt, and how its frames are cut."""
+
+    game: str
+    height: int = 64  # pixels; the width is 64
+    downsample: int = 8
+    generations: tuple[str, ...] = tuple(OWN)
+    batch_size: int = 16
+    samples: int = SAMPLES
+
+
+SETTINGS = {
+    "pong": Setting("pong"),
+    "breakout": Setting("breakout"),
+    "ms-pacman": Setting("ms_pacman"),
+    "ms-pacman-336": Setting("ms_pacman", 84, 4, ("v1.1",), batch_size=4, samples=512),  # 21 x 16 tokens
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,56 +76,58 @@ def main() -> None:
     given = arguments()
     budget = Budget(given.tokenizer_updates, given.updates)
     with tempfile.TemporaryDirectory() as scratch:
-        for game in given.game:
-            measure(game, budget, (given.work or Path(scratch)) / game.replace("_", "-"))
+        for name in given.on:
+            measure(name, SETTINGS[name], budget, (given.work or Path(scratch)) / name)
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="agentctl bench world-model-atari")
-    parser.add_argument("--game", nargs="+", choices=GAMES, default=GAMES)
+    parser.add_argument("--on", nargs="+", choices=SETTINGS, default=tuple(SETTINGS))
     parser.add_argument("--work", type=Path, help="keep what has learnt here, and go on with it")
     parser.add_argument("--tokenizer-updates", type=int, default=1_600)
     parser.add_argument("--updates", type=int, default=2_000, help="of each generation")
     return parser.parse_args()
 
 
-def measure(game: str, budget: Budget, folder: Path) -> None:
-    """Learn, score and dream; write the game's result file."""
-    report = Report(f"world-model-atari-{game.replace('_', '-')}")
-    report.add(Figure("time to learn the tokenizer", learnt(tokenizer(game, budget), folder / "tokenizer"), "s"))
-    for generation in OWN:
-        seconds = learnt(model(game, generation, folder / "tokenizer", budget), folder / generation)
+def measure(name: str, setting: Setting, budget: Budget, folder: Path) -> None:
+    """Learn, score and dream; write the result file."""
+    report = Report(f"world-model-atari-{name}")
+    report.add(Figure("time to learn the tokenizer", learnt(tokenizer(setting, budget), folder / "tokenizer"), "s"))
+    for generation in setting.generations:
+        seconds = learnt(model(setting, generation, folder / "tokenizer", budget), folder / generation)
         report.add(Figure(f"{generation}: time to learn", seconds, "s"))
-    foresight(report, {generation: World.of(folder / generation, 8) for generation in OWN})
-    drift(report, {generation: World.of(folder / generation, DREAMERS, DREAMT) for generation in OWN})
+    foresight(report, {generation: World.of(folder / generation, 8) for generation in setting.generations}, setting)
+    drift(report, {generation: World.of(folder / generation, DREAMERS, DREAMT) for generation in setting.generations})
     report.write()
 
 
 # --- what learns --------------------------------------------------------------------------------------------------
 
 
-EYES = {"codes": 512, "receptive_field": "patch", "width": 32, "threads": 1}
-
-
-def tokenizer(game: str, budget: Budget) -> dict[str, Any]:
-    eyes = {"name": "vqvae", **EYES, "lr": 2e-3, "frozen_after": budget.tokenizer}
+def tokenizer(setting: Setting, budget: Budget) -> dict[str, Any]:
+    eyes = {"name": "vqvae", **layout(setting), "lr": 2e-3, "frozen_after": budget.tokenizer}
     replay = {"name": "uniform", "capacity": 40_000, "warmup": 2_000, "every": 16, "batch_size": 32}
-    return {"game": shown(game), "world_model": eyes, "replay": replay, "steps": 2_000 + 16 * budget.tokenizer}
+    return {"game": shown(setting), "world_model": eyes, "replay": replay, "steps": 2_000 + 16 * budget.tokenizer}
 
 
-def model(game: str, generation: str, eyes: Path, budget: Budget) -> dict[str, Any]:
+def model(setting: Setting, generation: str, eyes: Path, budget: Budget) -> dict[str, Any]:
     """It reads frames as tokens from the replay, so that no frame is tokenised twice."""
     size = {"layers": 2, "dim": 64, "heads": 2, "lr": 3e-3, "threads": 1, "precision": "fp32"}
-    taken = {**EYES, "from": str(eyes), "frozen_after": 0}
+    taken = {**layout(setting), "from": str(eyes), "frozen_after": 0}
     world_model = {"name": "token_transformer", "generation": generation, **size, "temperature": 0, "tokenizer": taken}
-    replay = {"name": "tokens", "capacity": 40_000, "warmup": 4_000, "every": 8, "batch_size": 16, "length": HISTORY}
-    replay |= {"history": 1, "priority": False}
-    return {"game": shown(game), "world_model": world_model, "replay": replay, "steps": 4_000 + 8 * budget.model}
+    replay = {"name": "tokens", "capacity": 40_000, "warmup": 4_000, "every": 8, "length": HISTORY}
+    replay |= {"batch_size": setting.batch_size, "history": 1, "priority": False}
+    return {"game": shown(setting), "world_model": world_model, "replay": replay, "steps": 4_000 + 8 * budget.model}
 
 
-def shown(game: str) -> dict[str, Any]:
-    size = {"height": 64, "width": 64, "colour": "rgb", "stack": 1}
-    return {"name": f"atari/{game}", "batch": 8, **size, "life_loss": "end", "threads": 1}
+def layout(setting: Setting) -> dict[str, Any]:
+    """Of the tokenizer."""
+    return {"codes": 512, "downsample": setting.downsample, "receptive_field": "patch", "width": 32, "threads": 1}
+
+
+def shown(setting: Setting) -> dict[str, Any]:
+    size = {"height": setting.height, "width": 64, "colour": "rgb", "stack": 1}
+    return {"name": f"atari/{setting.game}", "batch": 8, **size, "life_loss": "end", "threads": 1}
 
 
 def learnt(told: dict[str, Any], run: Path) -> float:
@@ -123,34 +147,45 @@ def learnt(told: dict[str, Any], run: Path) -> float:
 # --- one step ahead -----------------------------------------------------------------------------------------------
 
 
-def foresight(report: Report, worlds: dict[str, World]) -> None:
+def foresight(report: Report, worlds: dict[str, World], setting: Setting) -> None:
     """All score the same samples of new games: their tokens mean the same."""
     first = next(iter(worlds.values()))
-    batches = [tokens_alone(batch) for batch in held_out(first, PLAYED, SAMPLES, HISTORY)]
-    found = {
-        generation: scored(world, batches, OWN[generation], report, generation) for generation, world in worlds.items()
-    }
-    changed = {generation: metrics["changed_accuracy"] for generation, metrics in found.items()}
-    for one, other, goal in (("v1.1", "v1.0", 1.3), ("v1.2", "v1.1", 1.0), ("v3", "v1.1", 1.0)):
+    batches = [tokens_alone(batch) for batch in held_out(first, PLAYED, setting.samples, HISTORY)]
+    changed = {}
+    for generation, world in worlds.items():
+        found = scored(world, batches, OWN[generation])
+        tell(report, found, generation)
+        outcomes(report, found, generation, batches)
+        changed[generation] = found["changed_accuracy"]
+        if OWN[generation] != "parallel":
+            at_once = scored(world, batches, "parallel")["changed_accuracy"]
+            beside = (OWN[generation], changed[generation])
+            report.add(
+                Figure(
+                    f"{generation}: accuracy of changed tokens, decoded all at once", at_once, "share", baseline=beside
+                )
+            )
+    for one, other, goal in RATIOS if len(changed) > 1 else ():
         ratio = changed[one] / max(changed[other], 1e-9)
         report.add(Figure(f"{one} / {other}, changed tokens", ratio, "ratio", goal=(">=", goal)))
 
 
-def scored(world: World, batches: Sequence[Batch], decoding: str, report: Report, name: str) -> Metrics:
+def scored(world: World, batches: Sequence[Batch], decoding: str) -> Metrics:
     score = TokenScore(world.model.sizes.codes)
     for batch in batches:
         world.model.measure(batch, score, decoding)
-    found = score.metrics()
-    copied, least = found["copy_accuracy"], max(0.75, found["copy_accuracy"] + CLEAR_MARGIN)
+    return score.metrics()
+
+
+def tell(report: Report, found: Metrics, name: str) -> None:
+    copied = found["copy_accuracy"]
     copying, nothing = ("copying the last frame", copied), ("copying the last frame", 0.0)
-    accuracy, notes = found["accuracy"], f"decoded {decoding}"
-    report.add(Figure(f"{name}: token accuracy", accuracy, "share", copying, (">=", round(least, 4)), notes=notes))
+    goal = (">=", round(max(0.75, copied + CLEAR_MARGIN), 4))
+    report.add(Figure(f"{name}: token accuracy", found["accuracy"], "share", baseline=copying, goal=goal))
     changed, share = found["changed_accuracy"], f"{found['changed_share']:.1%} of all"
     report.add(Figure(f"{name}: accuracy of changed tokens", changed, "share", baseline=nothing, notes=share))
     unigram = ("the tokens' frequencies", found["unigram_bits"])
     report.add(Figure(f"{name}: bits per token", found["bits"], "bits", baseline=unigram))
-    outcomes(report, found, name, batches)
-    return found
 
 
 def outcomes(report: Report, found: Metrics, name: str, batches: Sequence[Batch]) -> None:
@@ -185,7 +220,8 @@ def drift(report: Report, worlds: dict[str, World]) -> None:
         for _ in range(AWAKE):
             world.step()
         found = rollout(world, max(HORIZONS))
-        dreamt, held = curve(found, found.imagined), curve(found, np.broadcast_to(found.start, found.real.shape))
+        still = np.broadcast_to(found.start, found.real.shape)
+        dreamt, held = psnr_by_step(found, found.imagined), psnr_by_step(found, still)
         if HELD not in report.curves:  # the games and the tokens are the same for all
             report.curves[HELD] = held
             redrawn(report, world, found)
@@ -203,15 +239,6 @@ def redrawn(report: Report, world: World, found: Rollout) -> None:
     psnr = changed_psnr(world.model.decode(latent)[world.image], real, found.start)
     beside = (HELD, changed_psnr(found.start, real, found.start))
     report.add(Figure("PSNR of changed pixels, 1 ahead, as its tokens show them", psnr, "dB", baseline=beside))
-
-
-def curve(found: Rollout, shown: Array) -> list[tuple[float, float]]:
-    """PSNR in dB of pixels that are not as they were at the start, by steps ahead, of games that went on so long."""
-    steps = [(step, rows) for step, rows in enumerate(found.going) if rows.any()]
-    return [
-        (step + 1, round(changed_psnr(shown[step][rows], found.real[step][rows], found.start[rows]), 2))
-        for step, rows in steps
-    ]
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from _results import Figure, Report, over_seeds, run_agentctl
-from _worlds import Rollout, World, changed_psnr, held_out, rollout
+from _worlds import World, changed_psnr, held_out, psnr_by_step, rollout
 
 from agentctl.games.toy.bounce import find
 from agentctl.world_models.token_metrics import TokenScore
@@ -70,21 +70,13 @@ def drift(report: Report, world: World) -> None:
         error, stood = ball_error(imagined, real), ball_error(start, real)
         there = ("the frame at the start", stood)
         report.add(Figure(f"ball off by, {horizon} ahead", error, "cells", baseline=there, notes=notes))
-    report.curves["PSNR by steps ahead"] = curve(found)
+    report.curves["PSNR by steps ahead"] = psnr_by_step(found, found.imagined)
 
 
 def ball_error(shown: np.ndarray, real: np.ndarray) -> float:
     """Mean distance in cells; a ball that is not shown counts as a board's width."""
     away = np.linalg.norm(find(shown, CELL_PIXELS).ball - find(real, CELL_PIXELS).ball, axis=1)
     return float(np.nan_to_num(away, nan=CELLS).mean())
-
-
-def curve(found: Rollout) -> list[tuple[float, float]]:
-    steps = [(step, rows) for step, rows in enumerate(found.going) if rows.any()]
-    return [
-        (float(step + 1), round(changed_psnr(found.imagined[step][rows], found.real[step][rows], found.start[rows]), 2))
-        for step, rows in steps
-    ]
 
 
 def policies(report: Report, model: Path, folder: Path) -> None:
