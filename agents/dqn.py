@@ -131,8 +131,7 @@ class DQN:
         if self.net.sees_images:
             keep_freed_memory()
         samples = self._samples(batch)
-        for net in (self._fast, self._fast_target):
-            net.draw_noise(self._generator)
+        self._draw_noise()
         error = torch.empty(samples.count, device=self._device)
 
         def loss(part: slice) -> tuple[Tensor, Tensor]:
@@ -145,8 +144,9 @@ class DQN:
             return (taken.weight * losses).sum() / samples.count, figures
 
         parts = slices(samples.count, self._shards.threads)
-        gradients, figures = self._shards.gradients(loss, parts, list(self._fast.parameters()))
-        self._adam.step(gradients, self._config.lr, self._config.max_grad_norm)
+        leaves = self._fast.leaves()
+        gradients, figures = self._shards.gradients(loss, parts, leaves.tensors)
+        self._adam.step(gradients, self._config.lr, self._config.max_grad_norm, leaves.scaled)
         self._follow()
         batch.error = to_array(error)
         return {"loss": float(figures[0]), "value": float(figures[1]), "epsilon": self._epsilon()}
@@ -209,6 +209,13 @@ class DQN:
         scores = np.where(state[MASK] != 0, scores, -1.0) if MASK in state else scores
         choice = np.where(rng.random(len(best)) < chance, scores.argmax(1), best)
         return Decision((choice + self._space.start).astype(self._space.dtype))
+
+    def _draw_noise(self) -> None:
+        """One for all samples of an update, another one for the slower copy."""
+        nets = (self._fast, self._fast_target)
+        for net in nets:
+            net.draw_noise(self._generator)
+        self._shards.map(QNetwork.mix, nets)
 
     def _samples(self, batch: Batch) -> Samples:
         seen = n_step(batch, self._config.gamma)

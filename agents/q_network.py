@@ -6,8 +6,8 @@ Shape key: N samples, A actions, Z outputs per action, F features.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from gymnasium import spaces
@@ -16,8 +16,10 @@ from torch.nn import functional as F
 
 from agentctl.agents.blocks import MASK, Numbers, is_image
 from agentctl.agents.hybrid import Hybrid
+from agentctl.agents.noisy import NoisyLinear
 from agentctl.agents.token_network import TokenEye
 from agentctl.agents.vision import Convolutions
+from agentctl.core.nn.adam import Scaled
 
 
 class QNetwork(nn.Module):
@@ -75,10 +77,31 @@ class QNetwork(nn.Module):
         for layer in self.noisy():
             layer.draw_noise(generator, rows)
 
+    def mix(self) -> None:
+        """Take the noise, one draw for all samples, into the weights."""
+        for layer in self.noisy():
+            layer.mix()
+
     def silence(self) -> None:
         """Use the means alone."""
         for layer in self.noisy():
             layer.silence()
+
+    def leaves(self) -> Leaves:
+        """What a loss is differentiated by once noise is mixed in."""
+        places = {weight: place for place, weight in enumerate(self.parameters())}
+        mixed = [mixed for layer in self.noisy() for mixed in layer.mixed]
+        scaled = {places[one.sigma]: Scaled(places[one.mean], one.left, one.right) for one in mixed}
+        instead = {one.mean: one.leaf for one in mixed}
+        return Leaves([instead.get(w, w) for w, place in places.items() if place not in scaled], scaled)
+
+
+@dataclass(frozen=True, slots=True)
+class Leaves:
+    """Of the weights in their order those that a loss depends on, or what stands for them; and how the rest follow."""
+
+    tensors: list[Tensor]
+    scaled: dict[int, Scaled]  # by place among the weights
 
 
 def lowered(net: QNetwork, dtype: torch.dtype) -> QNetwork:
@@ -91,46 +114,6 @@ def lowered(net: QNetwork, dtype: torch.dtype) -> QNetwork:
     return copied
 
 
-class NoisyLinear(nn.Module):
-    """A linear layer with factorised noise on its weights (Fortunato et al. 2018, https://arxiv.org/abs/1706.10295).
-
-    The noise is applied to inputs and outputs, W x = mu x + e_out * (sigma (e_in * x)): no matrix of noise is made.
-    """
-
-    def __init__(self, inputs: int, outputs: int, std: float) -> None:
-        super().__init__()
-        bound = 1 / math.sqrt(inputs)
-        self.mean = nn.Linear(inputs, outputs)
-        self.sigma = nn.Linear(inputs, outputs)
-        for parameter in self.mean.parameters():
-            nn.init.uniform_(parameter, -bound, bound)
-        nn.init.constant_(self.sigma.weight, std * bound)
-        nn.init.constant_(self.sigma.bias, std / math.sqrt(outputs))
-        self._noise: tuple[Tensor, Tensor] | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        mean: Tensor = self.mean(x)
-        if self._noise is None:
-            return mean
-        noise_in, noise_out = self._noise
-        return mean + noise_out * (F.linear(x * noise_in, self.sigma.weight) + self.sigma.bias)
-
-    def draw_noise(self, generator: torch.Generator, rows: int = 1) -> None:
-        weight = self.mean.weight
-        outputs, inputs = weight.shape
-        noise_in, noise_out = (
-            _signed_root(torch.randn(rows, n, generator=generator)).to(weight) for n in (inputs, outputs)
-        )
-        self._noise = noise_in, noise_out
-
-    def silence(self) -> None:
-        self._noise = None
-
-
 def linear(inputs: int, outputs: int, noise: float) -> nn.Module:
     """With torch's own initial weights, as the published agents have them."""
     return NoisyLinear(inputs, outputs, noise) if noise else nn.Linear(inputs, outputs)
-
-
-def _signed_root(x: Tensor) -> Tensor:
-    return x.sign() * x.abs().sqrt()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -11,12 +13,15 @@ from running import ROOT
 from torch.nn import functional as F
 
 from agentctl.agents.dqn import DQN, n_step
-from agentctl.agents.q_network import NoisyLinear, QNetwork
+from agentctl.agents.noisy import NoisyLinear
+from agentctl.agents.q_network import QNetwork
 from agentctl.agents.value_distributions import Histogram, Mean, Quantiles, project, quantile_huber
 from agentctl.agents.vision import Convolutions
 from agentctl.core.assembly import assemble
 from agentctl.core.config import compose
 from agentctl.core.loop import Loop
+from agentctl.core.nn.adam import ShardedAdam
+from agentctl.core.nn.shards import Shards
 from agentctl.core.protocols import Setup
 from agentctl.core.run import Run
 from agentctl.core.types import Batch
@@ -130,13 +135,15 @@ def test_quantiles_and_histograms_learn_a_known_distribution():
 def test_noise_is_that_of_a_matrix_and_silence_is_the_mean():
     layer, generator, x = NoisyLinear(6, 4, 0.5), torch.Generator().manual_seed(0), torch.randn(3, 6)
     assert torch.equal(layer(x), layer.mean(x))
-    layer.draw_noise(generator)
+    layer.draw_noise(generator, rows=1)
     (noise_in,), (noise_out,) = layer._noise
     weight = layer.mean.weight + layer.sigma.weight * torch.outer(noise_out, noise_in)
     bias = layer.mean.bias + layer.sigma.bias * noise_out
     torch.testing.assert_close(layer(x), x @ weight.T + bias)
+    layer.mix()
+    torch.testing.assert_close(layer(x), x @ weight.T + bias)
     first = layer(x)
-    layer.draw_noise(generator)
+    layer.draw_noise(generator, rows=1)
     assert not torch.equal(layer(x), first), "drawn anew"
     layer.silence()
     assert torch.equal(layer(x), layer.mean(x))
@@ -150,6 +157,29 @@ def test_games_side_by_side_explore_by_noise_of_their_own():
         weight = layer.mean.weight + layer.sigma.weight * torch.outer(noise_out[row], noise_in[row])
         bias = layer.mean.bias + layer.sigma.bias * noise_out[row]
         torch.testing.assert_close(layer(x)[row], x[row] @ weight.T + bias)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_mixed_noise_moves_means_and_spreads_as_torch_does(threads):
+    net = QNetwork(NUMBERS, (3, 5), (16, 2), Convolutions, dueling=True, noise=0.5)
+    theirs = copy.deepcopy(net)
+    reference = torch.optim.Adam(theirs.parameters(), 0.01)
+    shards = Shards(threads)
+    adam = ShardedAdam(list(net.parameters()), [], shards, eps=1e-8)
+    for seed in range(3):
+        for one in (net, theirs):
+            one.draw_noise(torch.Generator().manual_seed(seed))
+        net.mix()
+        leaves = net.leaves()
+        assert len(leaves.tensors) + len(leaves.scaled) == len(list(net.parameters()))
+        parts = [{"place": torch.arange(6)[half]} for half in (slice(0, 4), slice(4, 6))]
+        gradients, _ = shards.gradients(lambda part: (net(part).square().sum(),) * 2, parts, leaves.tensors)
+        adam.step(gradients, 0.01, 1e9, leaves.scaled)
+        reference.zero_grad()
+        sum(theirs(part).square().sum() for part in parts).backward()
+        reference.step()
+    for mine, other in zip(net.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
 
 
 def test_advantages_of_a_dueling_network_say_nothing_of_the_state():

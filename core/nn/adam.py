@@ -6,8 +6,9 @@ one thread while the others wait it is an eighth of an update. Here each thread 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -16,6 +17,18 @@ from torch.optim.adam import adam
 
 from agentctl.core.nn.shards import Shards
 from agentctl.core.types import Array, Arrays
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """A gradient that is another weight's, times ``left`` down its rows and ``right`` along its columns."""
+
+    place: int  # of the other among the weights
+    left: Tensor  # (rows,)
+    right: Tensor | None  # (columns,); None: a weight of rows alone
+
+
+NONE_SCALED: Mapping[int, Scaled] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -48,12 +61,21 @@ class ShardedAdam:
             for k in range(shards.threads)
         ]
 
-    def step(self, gradients: Sequence[Sequence[Tensor]], lr: float, max_norm: float) -> None:
-        """One update by the sum of ``gradients`` (each in the weights' order), which is shortened to ``max_norm``."""
+    def step(
+        self,
+        gradients: Sequence[Sequence[Tensor]],
+        lr: float,
+        max_norm: float,
+        scaled: Mapping[int, Scaled] = NONE_SCALED,
+    ) -> None:
+        """One update by the sum of ``gradients``, which is shortened to ``max_norm``.
+
+        Each holds one for every weight, in order, but for those whose place is in ``scaled``: theirs follow.
+        """
         threads = range(self._shards.threads)
-        lengths = self._shards.map(lambda k: self._add_up(gradients, k), threads)
-        scale = (max_norm / (torch.stack(lengths).norm() + 1e-6)).clamp(max=1.0)
-        self._shards.map(lambda k: self._move(self._rows[k], scale, lr), threads)
+        lengths = self._shards.map(lambda k: self._add_up(gradients, scaled, k), threads)
+        excess = ((torch.stack(lengths).norm() + 1e-6) / max_norm).clamp(min=1.0)
+        self._shards.map(lambda k: self._move(self._rows[k], excess, lr), threads)
 
     def refresh(self) -> None:
         """Bring the twins up to date."""
@@ -77,23 +99,27 @@ class ShardedAdam:
         return means | {f"{i}/exp_avg_sq": square for i, square in enumerate(self._squares)}
 
     def _some(self, tensors: Sequence[Tensor], k: int) -> list[Tensor]:
-        """Thread ``k``'s rows of every tensor that has any for it."""
-        return [rows for tensor in tensors if len(rows := tensor.detach().tensor_split(self._shards.threads)[k])]
+        """Thread ``k``'s rows of every tensor."""
+        return [tensor.detach().tensor_split(self._shards.threads)[k] for tensor in tensors]
 
-    def _add_up(self, gradients: Sequence[Sequence[Tensor]], k: int) -> Tensor:
+    def _add_up(self, gradients: Sequence[Sequence[Tensor]], scaled: Mapping[int, Scaled], k: int) -> Tensor:
         """Thread ``k``'s rows of the gradient; returns their length."""
         first, *others = [self._some(part, k) for part in gradients]
         totals = self._rows[k].gradients
-        torch._foreach_copy_(totals, first)
+        given = [total for place, total in enumerate(totals) if place not in scaled]
+        torch._foreach_copy_(given, first)
         for other in others:
-            for total, gradient in zip(totals, other, strict=True):
+            for total, gradient in zip(given, other, strict=True):
                 total.add_(gradient)
+        for place, scale in scaled.items():
+            (left,) = self._some([scale.left], k)
+            factor = left if scale.right is None else torch.outer(left, scale.right)
+            torch.mul(totals[scale.place], factor, out=totals[place])
         return get_total_norm(totals)
 
-    def _move(self, rows: _Rows, scale: Tensor, lr: float) -> None:
-        torch._foreach_mul_(rows.gradients, scale)
+    def _move(self, rows: _Rows, excess: Tensor, lr: float) -> None:
         adam(
-            rows.weights, rows.gradients, rows.means, rows.squares, [], rows.updates, fused=True,
+            rows.weights, rows.gradients, rows.means, rows.squares, [], rows.updates, fused=True, grad_scale=excess,
             amsgrad=False, beta1=0.9, beta2=0.999, lr=lr, weight_decay=0.0, eps=self._eps, maximize=False,
         )  # fmt: skip
         _copy(rows)
