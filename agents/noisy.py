@@ -40,7 +40,8 @@ class NoisyLinear(nn.Module):
         nn.init.constant_(self.sigma.weight, std * bound)
         nn.init.constant_(self.sigma.bias, std / math.sqrt(outputs))
         self._weight: Tensor | None = None  # room for the mixed one
-        self.silence()
+        self._noise: tuple[Tensor, Tensor] | None = None
+        self.mixed: list[Mixed] = []
 
     def forward(self, x: Tensor) -> Tensor:
         if self.mixed:
@@ -82,8 +83,7 @@ class NoisyLinear(nn.Module):
 
     def silence(self) -> None:
         """Use the means alone."""
-        self._noise: tuple[Tensor, Tensor] | None = None
-        self.mixed: list[Mixed] = []
+        self._noise, self.mixed = None, []
 
 
 def _signed_root(x: Tensor) -> Tensor:
