@@ -16,6 +16,7 @@ from gymnasium import spaces
 from pydantic import ConfigDict, Field, field_validator
 from torch import Tensor, nn
 
+from agentctl.core.checkpoint import latest_checkpoint
 from agentctl.core.nn.adam import ShardedAdam
 from agentctl.core.nn.arrays import to_array, to_tensor
 from agentctl.core.nn.memory import keep_freed_memory
@@ -23,7 +24,17 @@ from agentctl.core.nn.precision import Device, Precision, device_of, dtype_of, u
 from agentctl.core.nn.shards import Shards
 from agentctl.core.protocols import BaseConfig, Setup
 from agentctl.core.types import Array, Arrays, Batch, Belief, Carry, Imagined, Loss, Metrics, Snapshot
-from agentctl.world_models.tokenizer import Tokenizer, TokenizerLoss, frame_shape, is_image, joined, newest_frame
+from agentctl.world_models.rehearsal import PREFIX as REHEARSED
+from agentctl.world_models.rehearsal import Rehearsal
+from agentctl.world_models.tokenizer import (
+    Tokenizer,
+    TokenizerLoss,
+    frame_shape,
+    is_image,
+    joined,
+    newest_frame,
+    tokenizer_in,
+)
 
 TOKENS = "tokens"
 
@@ -48,6 +59,9 @@ class VQVAE:
             json_schema_extra={"examples": [{"codes": 16, "dim": 4, "width": 8}]},  # what checks run
         )
         from_: Path | None = Field(None, alias="from", description="a run's folder, whose tokenizer it begins with")
+        rehearsal: Rehearsal.Config | None = Field(
+            None, description="keeps frames for later runs, and learns from those of the run that it begins with"
+        )
 
         @field_validator("from_")
         @classmethod
@@ -62,6 +76,12 @@ class VQVAE:
             self.tokenizer.take_over(config.from_)
         self._learner = Learner(self.tokenizer, config)
         self.nbytes = self._learner.nbytes
+        self._rehearsal: Rehearsal | None = None
+        if config.rehearsal is not None:
+            self._rehearsal = Rehearsal(config.rehearsal, self.tokenizer.shape, setup.seed)
+            if config.from_ is not None:
+                self._rehearsal.take_over(tokenizer_in(latest_checkpoint(config.from_)), self._quantised)
+            self.nbytes += self._rehearsal.nbytes
         self.space = spaces.Dict({TOKENS: choices(self.tokenizer.grid, self.tokenizer.codes)})
 
     @classmethod
@@ -101,16 +121,28 @@ class VQVAE:
         return self._learner.loss(frames_of(batch, self.image, self._shown))
 
     def learn(self, batch: Batch) -> Metrics:
-        """One update on all the batch's frames, T * B of them; nothing once frozen."""
-        return {} if self.frozen else self._learner.learn(frames_of(batch, self.image, self._shown))
+        """One update on all the batch's frames, T * B of them, and on rehearsed ones; nothing once frozen."""
+        if self.frozen:
+            return {}
+        frames = frames_of(batch, self.image, self._shown)
+        return self._learner.learn(frames if self._rehearsal is None else self._rehearsal.joined(frames))
 
     def save(self) -> Snapshot:
         kept = self.tokenizer.snapshot()
-        return Snapshot({**kept.arrays, **self._learner.arrays()}, {**kept.data, "updates": self._learner.updates})
+        rehearsed = Snapshot() if self._rehearsal is None else self._rehearsal.save()
+        arrays = {**kept.arrays, **self._learner.arrays(), **rehearsed.arrays}
+        return Snapshot(arrays, {**kept.data, **rehearsed.data, "updates": self._learner.updates})
 
     def load(self, snapshot: Snapshot) -> None:
         self.tokenizer.restore(snapshot)
         self._learner.load(snapshot.arrays, int(snapshot.data["updates"]))
+        if self._rehearsal is not None and REHEARSED in snapshot.data:  # else it was switched on later
+            self._rehearsal.load(snapshot)
+
+    def _quantised(self, frames: Array) -> Array:
+        """The codes that stand for frames (N, H, W, C): float32 (N, h * w * d)."""
+        tokens = self._learner.map(self.tokenizer.encode, frames)
+        return self._learner.map(self.tokenizer.quantizer.lookup, tokens.reshape(-1)).reshape(len(frames), -1)
 
 
 class Learnable(Protocol):
