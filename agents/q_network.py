@@ -89,7 +89,7 @@ class QNetwork(nn.Module):
 
     def leaves(self) -> Leaves:
         """What a loss is differentiated by once noise is mixed in."""
-        places = {weight: place for place, weight in enumerate(self.parameters())}
+        places: dict[Tensor, int] = {weight: place for place, weight in enumerate(self.parameters())}
         mixed = [mixed for layer in self.noisy() for mixed in layer.mixed]
         scaled = {places[one.sigma]: Scaled(places[one.mean], one.left, one.right) for one in mixed}
         instead = {one.mean: one.leaf for one in mixed}
