@@ -35,6 +35,7 @@ from agentctl.core.protocols import Setup
 from agentctl.core.types import Array, Arrays, Batch, Belief, Carry, Imagined, Loss, Metrics, Snapshot
 from agentctl.world_models.decoding import Sampling, autoregressive, maskgit, masks, parallel
 from agentctl.world_models.sight import PREFIX, Sight
+from agentctl.world_models.sparse import Attention, scope_of
 from agentctl.world_models.token_metrics import TokenScore
 from agentctl.world_models.token_network import Context, Lesson, Sizes, TokenNetwork, losses
 from agentctl.world_models.vqvae import VQVAE
@@ -68,6 +69,8 @@ class TokenTransformer:
         layers: int = Field(4, gt=0, description="of the transformer")
         dim: int = Field(256, gt=0, description="width of a token's embedding")
         heads: int = Field(4, gt=0, description="of attention")
+        attention: Attention = Field("full", description="axial: to rows and columns in turn; local: to what is near")
+        reach: int = Field(2, gt=0, description="local: rows and columns that a token sees to each side")
         causal: bool = Field(True, description="learns to decode in rounds and in order too, not only all at once")
         decoding: Decoding = Field("autoregressive", description="how an imagined frame comes about")
         rounds: int = Field(8, gt=0, description="passes of maskgit")
@@ -95,6 +98,12 @@ class TokenTransformer:
                 raise ValueError(f"decoding {self.decoding!r} needs causal: true; without, use decoding: parallel")
             return self
 
+        @model_validator(mode="after")
+        def _sees_both_ways(self) -> Self:
+            if self.attention == "axial" and self.layers < 2:
+                raise ValueError("axial attention sees rows in one layer, columns in the next: set layers to 2 or more")
+            return self
+
         @property
         def eyes(self) -> VQVAE.Config:
             """The tokenizer's, with where it begins."""
@@ -111,7 +120,8 @@ class TokenTransformer:
         named = int(games.n) if isinstance(games, spaces.Discrete) else 0
         self.sizes = Sizes(self._sight.grid, self._sight.codes, int(setup.action_space.n), config.history, named)
         sizes, shape = self.sizes, (config.layers, config.dim, config.heads)
-        self._fit = Fit(lambda: TokenNetwork(sizes, *shape), config, setup.seed)
+        scope = scope_of(config.attention, sizes.grid, sizes.history, config.layers, config.reach)
+        self._fit = Fit(lambda: TokenNetwork(sizes, *shape, scope), config, setup.seed)
         if config.from_ is not None:
             self._fit.take_over(weights_in(latest_checkpoint(config.from_), self._fit.net))
         self._generator, chance = (torch.Generator().manual_seed(setup.seed + k) for k in range(2))
