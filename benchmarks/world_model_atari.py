@@ -92,10 +92,9 @@ def arguments() -> argparse.Namespace:
 def measure(name: str, setting: Setting, budget: Budget, folder: Path) -> None:
     """Learn, score and dream; write the result file."""
     report = Report(f"world-model-atari-{name}")
-    report.add(Figure("time to learn the tokenizer", learnt(tokenizer(setting, budget), folder / "tokenizer"), "s"))
+    learn(tokenizer(setting, budget), folder / "tokenizer")
     for generation in setting.generations:
-        seconds = learnt(model(setting, generation, folder / "tokenizer", budget), folder / generation)
-        report.add(Figure(f"{generation}: time to learn", seconds, "s"))
+        learn(model(setting, generation, folder / "tokenizer", budget), folder / generation)
     foresight(report, {generation: World.of(folder / generation, 8) for generation in setting.generations}, setting)
     drift(report, {generation: World.of(folder / generation, DREAMERS, DREAMT) for generation in setting.generations})
     report.write()
@@ -130,18 +129,15 @@ def shown(setting: Setting) -> dict[str, Any]:
     return {"name": f"atari/{setting.game}", "batch": 8, **size, "life_loss": "end", "threads": 1}
 
 
-def learnt(told: dict[str, Any], run: Path) -> float:
-    """Seconds that it took; what is there already is not learnt again."""
+def learn(told: dict[str, Any], run: Path) -> None:
+    """What has learnt already does not learn again."""
     done = run.with_name(f"{run.name}.json")
     if not done.exists():
         shutil.rmtree(run, ignore_errors=True)  # a run that was stopped
         words = [word for key in ("game", "world_model", "replay") for word in ("-s", f"{key}={json.dumps(told[key])}")]
         short = {"run.steps": told["steps"], "run.cycle_steps": told["steps"], "evaluation.max_steps": 50}
         words += [word for key, value in short.items() for word in ("-s", f"{key}={value}")]
-        summary = run_agentctl("configs/atari/pong-model.yaml", *words, out=run)
-        done.write_text(json.dumps(summary), encoding="utf-8")
-    seconds: float = json.loads(done.read_text(encoding="utf-8"))["seconds"]
-    return seconds
+        done.write_text(json.dumps(run_agentctl("configs/atari/pong-model.yaml", *words, out=run)), encoding="utf-8")
 
 
 # --- one step ahead -----------------------------------------------------------------------------------------------
