@@ -23,8 +23,8 @@ from typing import Literal, Protocol
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from agentctl.core.nn.attention import attention
 from agentctl.world_models.transformer import Past, Sees, Views
 
 Attention = Literal["full", "axial", "local"]
@@ -174,9 +174,9 @@ class Groups(nn.Module):
     def forward(self, queries: Tensor, seen: Past) -> Tensor:
         """(N, E, L, d) -> (N, E, G * q, d). To torch every group of a head is a head."""
         heads = queries.shape[1]
-        mask = None if self.mask is None else self.mask.repeat(heads, 1, 1)
+        mask = None if self.mask is None else self.mask.repeat(1, heads, 1, 1)  # of fewer axes, torch is slow
         keys, values = taken(seen.keys, self.keys), taken(seen.values, self.keys)
-        found = F.scaled_dot_product_attention(taken(queries, self.queries), keys, values, attn_mask=mask)
+        found = attention(taken(queries, self.queries), keys, values, "all" if mask is None else mask)
         return rearrange(found, "n (e g) q d -> n e (g q) d", e=heads)
 
 
@@ -188,7 +188,7 @@ class Chosen:
 
     def __call__(self, queries: Tensor, seen: Past) -> Tensor:
         keys, values = (part.index_select(2, self.keys) for part in (seen.keys, seen.values))
-        return F.scaled_dot_product_attention(queries, keys, values)
+        return attention(queries, keys, values)
 
 
 def taken(x: Tensor, index: Tensor) -> Tensor:
