@@ -87,23 +87,13 @@ class ImaginedActorCritic:
             return {}
         keep_freed_memory()
         imagined = self._imagine(self._burn_in(batch))
-        config, going = self._config, before_ends(imagined.ended)
-        samples = self._actor.samples(imagined, config.gamma, config.gae_lambda)
-        counts = to_tensor(going, self._actor.device).reshape(samples.first.shape)
-
-        def loss(part: Tensor) -> tuple[Tensor, Tensor]:
-            figures = self._figures(samples.take(part), counts[:, part]) / going.sum()
-            policy_loss, value_loss, entropy = figures
-            return policy_loss + value_loss - config.entropy * entropy, figures
-
-        threads = min(self._actor.shards.threads, samples.count)
-        parts = torch.arange(samples.count, device=self._actor.device).tensor_split(threads)
-        gradients, figures = self._actor.shards.gradients(loss, parts, list(self._actor.fast.parameters()))
-        self._adam.step(gradients, config.lr, config.max_grad_norm)
-        target = to_array(samples.target).reshape(going.shape)[going]
+        going = before_ends(imagined.ended)
+        samples = self._actor.samples(imagined, self._config.gamma, self._config.gae_lambda)
+        figures = self._update(samples, to_tensor(going, self._actor.device).reshape(samples.first.shape))
+        target = to_array(samples.target).reshape(going.shape)
         return {
             **dict(zip(FIGURES, figures.tolist(), strict=True)),
-            "explained_variance": explained_variance(imagined.extras["value"][going], target),
+            "explained_variance": explained_variance(imagined.extras["value"][going], target[going]),
             "imagined_return": float((imagined.reward * going).sum(0).mean()),
             "imagined_ends": float(imagined.ended[going].mean()),
         }
@@ -178,6 +168,21 @@ class ImaginedActorCritic:
             final_index=np.zeros((0, 2), np.int64),
             final_state={},
         )
+
+    def _update(self, samples: Samples, counts: Tensor) -> Tensor:
+        """One step of Adam by the samples that count, bool (T, N); the means of ``FIGURES`` over them, (3,)."""
+        config, shards, total = self._config, self._actor.shards, counts.sum()
+
+        def loss(part: Tensor) -> tuple[Tensor, Tensor]:
+            figures = self._figures(samples.take(part), counts[:, part]) / total
+            policy_loss, value_loss, entropy = figures
+            return policy_loss + value_loss - config.entropy * entropy, figures
+
+        every = torch.arange(samples.count, device=self._actor.device)
+        parts = every.tensor_split(min(shards.threads, samples.count))
+        gradients, figures = shards.gradients(loss, parts, list(self._actor.fast.parameters()))
+        self._adam.step(gradients, config.lr, config.max_grad_norm)
+        return figures
 
     def _figures(self, old: Samples, counts: Tensor) -> Tensor:
         """Sums over the samples that count, in the order of ``FIGURES``, (3,)."""

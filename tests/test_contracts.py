@@ -34,10 +34,11 @@ from agentctl.world_models.tabular import Tabular
 NEED_OTHERS = {
     "agentctl.games.imagined.game:ImaginedGame",
     "agentctl.agents.dagger:DAgger",
+    "agentctl.agents.imagined_actor_critic:ImaginedActorCritic",
     "agentctl.agents.saved:SavedPolicy",
     "agentctl.plugins.replay.demonstrations:Demonstrations",
 }
-"""Components that need an expert, a run or a recording; tests/test_dagger.py and tests/test_bc.py have them."""
+"""Components that need an expert, a run, a recording, or a world model that draws; tests of their own have them."""
 
 
 def shipped() -> Iterator[Any]:

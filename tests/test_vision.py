@@ -39,3 +39,16 @@ def test_impala_is_the_network_of_its_paper():
         for _ in range(2):
             x = x + convolve(F.relu(convolve(F.relu(x))))
     torch.testing.assert_close(net(frames), F.relu(x).flatten(1), rtol=1e-3, atol=1e-4)
+
+
+def test_iris_is_the_network_of_its_paper():
+    """Four convolutions, each halved; nothing follows them. Sides that are no power of two are rounded up."""
+    net, frames = Pixels((64, 64, 3), "iris"), torch.randint(0, 255, (2, 64, 64, 3), dtype=torch.uint8)
+    weights = iter(net.parameters())
+    x = frames.permute(0, 3, 1, 2).float() / 255
+    for _ in range(4):
+        x = F.relu(F.max_pool2d(F.conv2d(x, next(weights), next(weights), padding=1), 2))
+    torch.testing.assert_close(net(frames), x.flatten(1), rtol=1e-3, atol=1e-4)
+    assert next(weights, None) is None and net.features == 64 * 4 * 4
+    assert sum(parameter.numel() for parameter in net.parameters()) == 9 * (3 * 32 + 32 * 32 + 32 * 64 + 64 * 64) + 192
+    assert Pixels((10, 7), "iris")(torch.zeros(3, 10, 7, dtype=torch.uint8)).shape == (3, 64)
