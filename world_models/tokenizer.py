@@ -27,6 +27,7 @@ from agentctl.core.nn.snapshot import load_module, module_arrays
 from agentctl.core.protocols import BaseConfig
 from agentctl.core.types import Array, Metrics, Snapshot
 from agentctl.world_models.quantizers import FSQ, Codebook, perplexity
+from agentctl.world_models.tiling import tiling
 
 LAYERS = 4
 """Of the encoder and of the decoder, beside the one that makes codes and the one that reads them."""
@@ -37,8 +38,8 @@ MAX_CODES = 65_535
 INNER = "tokenizer/"
 """Before the names of what a model's own `vqvae` saves."""
 
-UNSAID = {"receptive_field": "wide"}
-"""Of the layout of checkpoints that are older than the option."""
+UNSAID = {"receptive_field": "wide", "tile": None}
+"""Of the layout of checkpoints that are older than these options."""
 
 KERNELS = {"wide": ((4, 2, 1), (3, 1, 1)), "patch": ((2, 2, 0), (1, 1, 0))}
 """Size, stride and padding by the receptive field: of the encoder's layers that halve the sides, and of the others."""
@@ -56,6 +57,11 @@ class Tokenizer(nn.Module):
         )
         downsample: Literal[4, 8, 16] = Field(8, description="pixels from one token to the next, in both directions")
         receptive_field: Literal["wide", "patch"] = Field("wide", description="patch: a token tells of its own pixels")
+        tile: int | None = Field(
+            None,
+            gt=0,
+            description="pixels of the squares that are read and drawn each by itself; null: the whole frame",
+        )
         width: int = Field(64, ge=2, description="filters of the convolutions; the outermost have half of it")
         commitment: float = Field(0.25, ge=0, description="ema: how hard a code pulls what it stands for")
         decay: float = Field(0.99, ge=0, lt=1, description="ema: of the running means that codes are")
@@ -69,6 +75,7 @@ class Tokenizer(nn.Module):
         super().__init__()
         height, width, channels = shape
         self.grid = cut(height, width, config.downsample)
+        self.tiling = tiling(shape, config.tile, config.downsample)
         self.config, self.shape = config, shape
         self.dtype = torch.float32  # that convolutions compute in; the owner may choose bfloat16
         self.quantizer: Codebook | FSQ
@@ -133,20 +140,21 @@ class Tokenizer(nn.Module):
     def _layout(self) -> dict[str, Any]:
         """What the weights of one must have in common with those of another."""
         own = {"levels"} if self.config.quantizer == "fsq" else {"codes", "dim"}
-        told = {"quantizer", "downsample", "receptive_field", "width"} | own
+        told = {"quantizer", "downsample", "receptive_field", "tile", "width"} | own
         return {"shape": list(self.shape), **self.config.model_dump(mode="json", include=told)}
 
     def _vectors(self, given: Tensor) -> Tensor:
         """What frames (N, C, H, W) are before they are quantised: float32 (M, d)."""
         with self._precision(given.device):
-            z: Tensor = self.encoder(given)
-        return z.permute(0, 2, 3, 1).reshape(-1, self.quantizer.dim).float()
+            z: Tensor = self.encoder(self.tiling.apart(given))
+        return self.tiling.together(z).permute(0, 2, 3, 1).reshape(-1, self.quantizer.dim).float()
 
     def _shown(self, codes: Tensor) -> Tensor:
         """The frames that codes (M, d) stand for, float32 (N, C, H, W), about 0 to 1."""
+        z = codes.reshape(-1, *self.grid, self.quantizer.dim).permute(0, 3, 1, 2)
         with self._precision(codes.device):
-            frames: Tensor = self.decoder(codes.reshape(-1, *self.grid, self.quantizer.dim).permute(0, 3, 1, 2))
-        return frames.float()
+            frames: Tensor = self.decoder(self.tiling.apart(z))
+        return self.tiling.together(frames).float()
 
     def _precision(self, device: torch.device) -> torch.autocast:
         return torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32)
