@@ -1,7 +1,7 @@
 """Frames cut into tiles, which one small tokenizer reads and draws each by itself: a way to larger frames.
 
-What was learnt of one tile holds for all, and a token depends on its own tile alone. The price is that neighbours do not
-know of each other, so that edges of tiles may be seen.
+What was learnt of one tile holds for all, and a token depends on its own tile alone. The price is that neighbours do
+not know of each other, so that edges of tiles may be seen.
 """
 
 from __future__ import annotations

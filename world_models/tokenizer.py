@@ -57,11 +57,7 @@ class Tokenizer(nn.Module):
         )
         downsample: Literal[4, 8, 16] = Field(8, description="pixels from one token to the next, in both directions")
         receptive_field: Literal["wide", "patch"] = Field("wide", description="patch: a token tells of its own pixels")
-        tile: int | None = Field(
-            None,
-            gt=0,
-            description="pixels of the squares that are read and drawn each by itself; null: the whole frame",
-        )
+        tile: int | None = Field(None, gt=0, description="pixels: squares of so many are each read and drawn alone")
         width: int = Field(64, ge=2, description="filters of the convolutions; the outermost have half of it")
         commitment: float = Field(0.25, ge=0, description="ema: how hard a code pulls what it stands for")
         decay: float = Field(0.99, ge=0, lt=1, description="ema: of the running means that codes are")
