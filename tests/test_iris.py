@@ -34,7 +34,7 @@ def begun(world: Iris, rows: int = 4) -> tuple[Carry, Any]:
 def test_it_learns_the_direction_from_two_frames_and_not_from_one() -> None:
     """Token after token, the second neighbour follows from the first: not knowing costs one bit a frame, not two."""
     blind = trained(model(history=2), gliding, 250, steps=2)
-    seeing = trained(model(history=3), gliding, 400, steps=3)
+    seeing = trained(model(history=3), gliding, 600, steps=3)
     undecided = (2 * PLACES - 4) / (2 * PLACES - 2)  # of frames: all but those with the dot at a wall
     assert seeing["bits"] < 0.6 * undecided / PLACES < 0.9 * undecided / PLACES < blind["bits"]
 

@@ -37,8 +37,8 @@ def test_without_history_the_direction_is_a_coin_flip() -> None:
 
 
 def test_the_action_is_used_and_one_that_is_a_step_late_is_caught() -> None:
-    right = trained(model(history=2, causal=False, decoding="parallel"), driven, 120)
-    wrong = trained(model(history=2, causal=False, decoding="parallel"), driven, 120, late=1)
+    right = trained(model(history=2, causal=False, decoding="parallel"), driven, 160)
+    wrong = trained(model(history=2, causal=False, decoding="parallel"), driven, 160, late=1)
     assert right["changed_accuracy"] > 0.97 and wrong["changed_accuracy"] < 0.7
     assert right["reward_f1"] > 0.97 and right["ended_auc"] > 0.97
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from agentctl.core.nn.attention import attention, slow
 from agentctl.world_models.decoding import Sampling, autoregressive, maskgit, masks, parallel, still_open
 from agentctl.world_models.token_metrics import TokenScore, auc, entropy_bits, f1
 from agentctl.world_models.transformer import Cache, Transformer
@@ -30,9 +31,7 @@ def transformer() -> Transformer:
 
 def torchs_own(net: Transformer) -> nn.TransformerEncoder:
     """torch's encoder with the same weights."""
-    layer = nn.TransformerEncoderLayer(
-        32, 4, 128, dropout=0.0, activation=lambda x: F.gelu(x, approximate="tanh"), batch_first=True, norm_first=True
-    )
+    layer = nn.TransformerEncoderLayer(32, 4, 128, dropout=0.0, activation=F.gelu, batch_first=True, norm_first=True)
     peer = nn.TransformerEncoder(layer, 3, norm=nn.LayerNorm(32), enable_nested_tensor=False).eval()
     for ours, theirs in zip(net.blocks, peer.layers, strict=True):
         theirs.self_attn.in_proj_weight.data, theirs.self_attn.in_proj_bias.data = ours.qkv.weight, ours.qkv.bias
@@ -49,6 +48,30 @@ def test_it_computes_what_torchs_encoder_does(sees: Any) -> None:
     net, x = transformer(), torch.randn(2, 7, 32)
     mask = nn.Transformer.generate_square_subsequent_mask(7) if sees == "before" else None
     torch.testing.assert_close(net.read(x, sees=sees).features, torchs_own(net)(x, mask), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("sees", ["all", "before", torch.rand(5, 5).tril() + torch.eye(5) > 0.4])
+def test_attention_in_bfloat16_is_torchs_own_and_so_are_its_gradients(sees: Any) -> None:
+    drawn = [torch.randn(2, 3, 5, 8) for _ in range(3)]
+    ours = [part.bfloat16().requires_grad_() for part in drawn]
+    theirs = [part.clone().requires_grad_() for part in drawn]
+    assert slow(ours[0], ours[1]), "computed step by step"
+    mask = sees if isinstance(sees, torch.Tensor) else None
+    found = attention(*ours, sees)
+    expected = F.scaled_dot_product_attention(
+        *theirs, attn_mask=mask, is_causal=sees == "before" if mask is None else False
+    )
+    torch.testing.assert_close(found.float(), expected, atol=0.03, rtol=0.03)
+    pairs = zip(torch.autograd.grad(found.sum(), ours), torch.autograd.grad(expected.sum(), theirs), strict=True)
+    for mine, other in pairs:
+        torch.testing.assert_close(mine.float(), other, atol=0.1, rtol=0.05)
+
+
+@torch.no_grad()
+def test_a_query_may_be_in_another_format_than_what_it_sees() -> None:
+    queries, keys, values = (torch.randn(2, 3, 5, 8) for _ in range(3))
+    expected = F.scaled_dot_product_attention(queries.bfloat16().float(), keys, values)
+    assert torch.equal(attention(queries.bfloat16(), keys, values), expected.bfloat16())
 
 
 @torch.no_grad()

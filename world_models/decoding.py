@@ -34,6 +34,11 @@ class Sampling:
             return logits.argmax(-1)
         return (logits / self.temperature + self.gumbel(logits)).argmax(-1)
 
+    def split(self, parts: int) -> list[Sampling]:
+        """As many others, each with a chance of its own that comes of this one's: threads may draw side by side."""
+        seeds = torch.randint(2**62, (parts,), generator=self.generator).tolist()
+        return [Sampling(self.temperature, torch.Generator().manual_seed(seed)) for seed in seeds]
+
     def gumbel(self, like: Tensor) -> Tensor:
         """Standard Gumbel noise of this shape."""
         clocks = torch.empty(like.shape).exponential_(generator=self.generator).to(like.device)

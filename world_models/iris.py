@@ -28,7 +28,7 @@ from agentctl.core.nn.snapshot import generator_array, load_generator
 from agentctl.core.protocols import Setup
 from agentctl.core.types import Array, Arrays, Batch, Belief, Carry, Imagined, Loss, Metrics, Snapshot
 from agentctl.world_models.decoding import Sampling
-from agentctl.world_models.iris_network import Passage, SequenceNetwork, Story, losses
+from agentctl.world_models.iris_network import Passage, SequenceNetwork, Stories, losses
 from agentctl.world_models.sight import PREFIX, Sight, begun
 from agentctl.world_models.token_metrics import TokenScore
 from agentctl.world_models.token_network import SIGNS, Sizes
@@ -97,7 +97,7 @@ class Iris:
         age = np.where(carry["age"] >= self.sizes.history, 1, carry["age"])
         tokens = np.zeros((len(action), self.sizes.places), np.int64)
         outcome = torch.zeros(len(action), SIGNS + 1)
-        told: Story | None = None
+        told: Stories | None = None
         for steps in np.unique(age):
             rows = np.flatnonzero(age == steps)
             whole = len(rows) == len(age)
@@ -173,9 +173,9 @@ class Iris:
         actions[:, -1] = action - self._first_action
         return actions
 
-    def _story(self, frames: Array, actions: Array) -> Story:
+    def _story(self, frames: Array, actions: Array) -> Stories:
         """Of ``frames`` (N, T, P) and the ``actions`` (N, T - 1) between them."""
-        return Story(self._fit.fast, self._tensor(frames), self._tensor(actions))
+        return Stories(self._fit.fast, self._fit.shards, self._tensor(frames), self._tensor(actions))
 
     def _nats(self, frames: Array, actions: Array) -> float:
         """Of the last frame's tokens, each after the true ones before it; ``frames`` (N, T + 1, P)."""
@@ -209,7 +209,7 @@ class Told:
     """What was imagined last: asked to go on from just that, nothing need be read again."""
 
     frames: Array  # the carry's, the very object
-    story: Story
+    story: Stories
 
     def ends(self, frames: Array, steps: int) -> bool:
         """Whether the story ends with these frames, of which ``steps`` are context."""

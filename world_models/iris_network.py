@@ -12,6 +12,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from agentctl.core.nn.shards import Shards, slices
 from agentctl.world_models.decoding import Sampling, autoregressive
 from agentctl.world_models.token_network import SIGNS, Sizes
 from agentctl.world_models.transformer import Cache, Sees, Transformer
@@ -124,3 +125,28 @@ class Story:
         """Features of ``x`` (N, L, D) as what comes next."""
         begin = self._cache.length
         return self._net.body.continue_with(x + self._net.position[begin : begin + x.shape[1]], self._cache)
+
+
+WORTHWHILE = 8
+"""Rows that a thread of its own is worth: fewer take it nearly as long, for it reads all the weights for each token."""
+
+
+class Stories:
+    """A story of N rows, which threads tell side by side where these are many."""
+
+    def __init__(self, net: SequenceNetwork, shards: Shards, frames: Tensor, actions: Tensor) -> None:
+        """As for `Story`."""
+        rows = len(frames)
+        self._shards, self._parts = shards, slices(rows, min(shards.threads, max(1, rows // WORTHWHILE)))
+        self._stories = shards.infer(lambda part: Story(net, frames[part], actions[part]), self._parts)
+
+    @property
+    def steps(self) -> int:
+        """Frames that were told."""
+        return self._stories[0].steps
+
+    def go_on(self, action: Tensor, sampling: Sampling) -> Ahead:
+        """As a `Story` does."""
+        told = list(zip(self._stories, self._parts, sampling.split(len(self._parts)), strict=True))
+        found = self._shards.infer(lambda own: own[0].go_on(action[own[1]], own[2]), told)
+        return Ahead(torch.cat([ahead.tokens for ahead in found]), torch.cat([ahead.outcome for ahead in found]))

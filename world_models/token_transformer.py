@@ -16,6 +16,7 @@ Shape key: B rows, T steps, N samples, H frames of history, P tokens of a frame,
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -29,7 +30,7 @@ from torch.nn import functional as F
 from agentctl.core.checkpoint import latest_checkpoint
 from agentctl.core.nn.arrays import to_array, to_tensor
 from agentctl.core.nn.fit import Fit, FitConfig
-from agentctl.core.nn.shards import one_core
+from agentctl.core.nn.shards import one_core, slices
 from agentctl.core.nn.snapshot import generator_array, load_generator
 from agentctl.core.protocols import Setup
 from agentctl.core.types import Array, Arrays, Batch, Belief, Carry, Imagined, Loss, Metrics, Snapshot
@@ -148,12 +149,20 @@ class TokenTransformer:
     @torch.inference_mode()
     def imagine(self, carry: Carry, state: Arrays, action: Array) -> Imagined:
         """The next frame drawn, the mean reward, and an end as likely as it is held to be."""
+        frames, game = self._tensor(carry["frames"]), self._game(state, len(action))
         done = self._tensor((action - self._first_action).astype(np.int64))
-        context = self._fit.fast.context(self._tensor(carry["frames"]), done, self._game(state, len(action)))
-        tokens = to_array(self.decode_next(context, self._config.decoding, self._sampling))
-        reward = context.reward.softmax(1)
+        parts = slices(len(action), self._fit.shards.threads)
+
+        def foresee(own: tuple[slice, Sampling]) -> Foreseen:
+            part, sampling = own
+            context = self._fit.fast.context(frames[part], done[part], game[part])
+            return Foreseen(self.decode_next(context, self._config.decoding, sampling), context.reward, context.ended)
+
+        found = self._fit.shards.infer(foresee, list(zip(parts, self._sampling.split(len(parts)), strict=True)))
+        tokens = to_array(torch.cat([part.tokens for part in found]))
+        reward = torch.cat([part.reward for part in found]).softmax(1)
+        ended = self._drawn_ends(torch.cat([part.ended for part in found]))
         carry = {"frames": pushed(carry["frames"], tokens)}
-        ended = self._drawn_ends(context.ended)
         return Imagined(carry, self._sight.shown(state, tokens), to_array(reward[:, 2] - reward[:, 0]), ended)
 
     def decode(self, latent: Arrays) -> Arrays:
@@ -258,6 +267,15 @@ class TokenTransformer:
             self._tensor(np.sign(batch.reward[-1]).astype(np.int64) + 1),
             self._tensor(batch.ended[-1].astype(np.float32)),
         )
+
+
+@dataclass(slots=True)
+class Foreseen:
+    """What follows N situations."""
+
+    tokens: Tensor  # int64 (N, P)
+    reward: Tensor  # float32 (N, 3): logits of its sign
+    ended: Tensor  # float32 (N,): logit
 
 
 def pushed(history: Array, entry: Array | int) -> Array:

@@ -18,6 +18,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from agentctl.core.nn.attention import attention
+
 
 @dataclass(slots=True)
 class Past:
@@ -53,8 +55,9 @@ class Cache:
 
     def __init__(self, net: Transformer, rows: int, room: int) -> None:
         weight = net.norm.weight
+        dtype = torch.float32 if weight.device.type == "cpu" else weight.dtype  # a CPU attends to it fastest so
         shape = (rows, net.heads, room, weight.shape[0] // net.heads)
-        self._layers = [Past(weight.new_empty(shape), weight.new_empty(shape)) for _ in net.blocks]
+        self._layers = [Past(*(weight.new_empty(shape, dtype=dtype) for _ in range(2))) for _ in net.blocks]
         self.length = 0
 
     def put(self, layer: int, new: Past) -> Past:
@@ -137,16 +140,10 @@ class Block(nn.Module):
         return q, Past(k, v)
 
     def apply_to(self, x: Tensor, queries: Tensor, seen: Past, sees: Sees) -> Tensor:
-        attended = sees(queries, seen) if callable(sees) else attention(queries, seen, sees)
+        attended = sees(queries, seen) if callable(sees) else attention(queries, seen.keys, seen.values, sees)
         x = x + self.out(rearrange(attended, "n e l d -> n l (e d)"))
-        added: Tensor = self.down(F.gelu(self.up(self.norm_mlp(x)), approximate="tanh"))
+        added: Tensor = self.down(F.gelu(self.up(self.norm_mlp(x))))
         return x + added
-
-
-def attention(queries: Tensor, seen: Past, sees: Tensor | Literal["all", "before"]) -> Tensor:
-    """(N, E, L, D / E)"""
-    mask, causal = (sees, False) if isinstance(sees, Tensor) else (None, sees == "before")
-    return F.scaled_dot_product_attention(queries, seen.keys, seen.values, attn_mask=mask, is_causal=causal)
 
 
 def within(sees: Sees, new: int, before: int, device: torch.device) -> Sees:

@@ -42,8 +42,8 @@ class Fit(Generic[Net]):
         dtype = dtype_of(config.precision, self.device)
         self.fast = self.net if dtype == torch.float32 else copy.deepcopy(self.net).to(dtype)
         weights, twins = (list(net.parameters()) for net in (self.net, self.fast))
-        self._shards = Shards((config.threads or usable_cores()) if self.device.type == "cpu" else 1)
-        self._adam = ShardedAdam(weights, [] if self.fast is self.net else twins, self._shards)
+        self.shards = Shards((config.threads or usable_cores()) if self.device.type == "cpu" else 1)
+        self._adam = ShardedAdam(weights, [] if self.fast is self.net else twins, self.shards)
         self.nbytes = 16 * sum(weight.numel() for weight in weights)  # weights, gradients, two moments
 
     def update(self, losses: Callable[[slice], Tensor], count: int) -> Tensor:
@@ -53,8 +53,8 @@ class Fit(Generic[Net]):
             found = losses(part)
             return found.sum(), found
 
-        parts = slices(count, self._shards.threads)
-        gradients, found = self._shards.gradients(total, parts, list(self.fast.parameters()))
+        parts = slices(count, self.shards.threads)
+        gradients, found = self.shards.gradients(total, parts, list(self.fast.parameters()))
         self._adam.step(gradients, self._config.lr, self._config.max_grad_norm)
         return found
 
