@@ -35,7 +35,7 @@ from agentctl.world_models.vqvae import VQVAE
 from agentctl.world_models.vqvae2 import VQVAE2
 
 SIDE, CELLS = 128, 16
-ROWS, UPDATES, HELD_OUT = 16, 250, 16  # frames an update, updates, and steps of as many new games
+ROWS, UPDATES, HELD_OUT = 16, 500, 16  # frames an update, updates, and steps of as many new games
 LEARNT_FROM, UNSEEN = 0, 777_000  # seeds
 MOST = [16, 16, 16, 15]  # values of a code's numbers: 61 440 codes, of at most 65 535
 SPACE = spaces.Dict({"picture": spaces.Box(0, 255, (SIDE, SIDE, 3), np.uint8)})
@@ -45,9 +45,10 @@ WIDTH = {"width": 32, "threads": 1}
 def main() -> None:
     report = Report("frame-tokenizers")
     for game in ("toy/bounce", "atari/breakout"):
-        held_out = Held.of(game)
+        experience = list(islice(played(game, LEARNT_FROM), 0, 4 * UPDATES, 4))  # every fourth: neighbours look alike
+        held_out = Held.of(game, experience)
         for name, model in tokenizers().items():
-            for frames in learnt(game):
+            for frames in experience:
                 model.learn(batch_of(frames))
             measure(report, f"{game}, {name}", model, held_out)
     report.write()
@@ -79,16 +80,11 @@ class Held:
     ball: bool
 
     @staticmethod
-    def of(game: str) -> Held:
+    def of(game: str, learnt: list[Array]) -> Held:
         steps = list(islice(played(game, UNSEEN), 10, 11 + HELD_OUT))  # past the first, which look alike
-        mean = np.mean([frames.mean(0) for frames in learnt(game)], axis=0).round().astype(np.uint8)
+        mean = np.mean([frames.mean(0) for frames in learnt], axis=0).round().astype(np.uint8)
         now = np.concatenate(steps[1:])
         return Held(np.concatenate(steps[:-1]), now, np.broadcast_to(mean, now.shape), game == "toy/bounce")
-
-
-def learnt(game: str) -> Iterator[Array]:
-    """Every fourth step: neighbours look alike."""
-    return islice(played(game, LEARNT_FROM), 0, 4 * UPDATES, 4)
 
 
 def played(name: str, seed: int) -> Iterator[Array]:
