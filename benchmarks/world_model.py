@@ -61,12 +61,20 @@ def beside(report: Report, windows: dict[str, list[Rates]], what: str, unit: str
 
 
 def floor(report: Report, updates: float) -> None:
-    """The products of one update alone, at the rate that this machine multiplies a layer's matrices."""
+    """The products of one update alone, at the rate at which the cores multiply a layer's matrices side by side."""
+    from agentctl.core.nn.precision import usable_cores
+    from agentctl.core.nn.shards import Shards
+
     tokens = SEQUENCES * STEPS * (PLACES + 1)
     products = 6 * tokens * (12 * WIDTH**2 * LAYERS + WIDTH * (WIDTH + CODES))
     attention = 6 * 2 * tokens * STEPS * (PLACES + 1) // 2 * WIDTH * LAYERS
-    x, w = torch.randn(tokens, WIDTH).bfloat16(), torch.randn(4 * WIDTH, WIDTH).bfloat16()
-    rate = 2 * tokens * 4 * WIDTH**2 / fastest(lambda: torch.nn.functional.linear(x, w), 4)
+    shards, w = Shards(usable_cores()), torch.randn(4 * WIDTH, WIDTH).bfloat16()
+    parts = torch.randn(tokens, WIDTH).bfloat16().tensor_split(shards.threads)
+
+    def multiply() -> None:
+        shards.map(lambda x: [torch.nn.functional.linear(x, w) for _ in range(LAYERS)], parts)
+
+    rate = 2 * tokens * w.numel() * LAYERS / min(fastest(multiply, 4) for _ in range(5))
     seconds = (products + attention) / rate
     report.add(Figure("floor: one update's products", seconds, "s", notes=f"{(products + attention) / 1e9:.0f} GFLOP"))
     report.add(Figure("gap: an update / its floor", 1 / updates / seconds, "ratio"))
