@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from agentctl.agents.backbones import fresh, pretrained
 from agentctl.agents.vision import channels_first, planes
 from agentctl.core.nn.arrays import to_array, to_tensor
+from agentctl.core.nn.attention import attention
 from agentctl.core.protocols import BaseConfig
 from agentctl.core.types import Array, Arrays
 
@@ -148,7 +149,7 @@ class Attention(nn.Module):
             nn.init.orthogonal_(weight, math.sqrt(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        taken = F.scaled_dot_product_attention(*self._qkv(x))
+        taken = attention(*self._qkv(x))
         mixed: Tensor = self.out(taken.transpose(1, 2).flatten(2))
         return mixed
 

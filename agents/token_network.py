@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agentctl.agents.hybrid import Layer, places
+from agentctl.core.nn.attention import attention
 from agentctl.core.protocols import BaseConfig
 
 
@@ -93,7 +94,7 @@ class Question(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         heads = self.query.shape[1]
         key, value = self.key_value(self.norm(x)).unflatten(2, (2, heads, -1)).permute(2, 0, 3, 1, 4).unbind()
-        taken = F.scaled_dot_product_attention(self.query.expand(x.shape[0], -1, -1, -1), key, value)
+        taken = attention(self.query.expand(x.shape[0], -1, -1, -1), key, value)
         answer = self.out(taken.flatten(1))
         summary: Tensor = answer + self.mlp(answer)
         return summary

@@ -369,7 +369,7 @@ def test_a_name_or_a_block_is_taken(vision):
 @pytest.mark.parametrize(
     ("vision", "told"),
     [
-        ("hybird", "policy.vision must be 'nature', 'impala' or 'hybrid', not \"hybird\"; did you mean 'hybrid'"),
+        ("hybird", "policy.vision must be 'nature', 'impala', 'iris' or 'hybrid', not \"hybird\"; did you mean 'hybrid'"),
         ({"name": "hybrid", "backbon": "x"}, "policy.vision.backbon: unknown key; did you mean 'backbone'"),
         ({"dim": 130}, "policy.vision.dim must be a multiple of 4"),
         ({"heads": 5}, "policy.vision: dim 128 must be a multiple of heads 5"),
@@ -387,7 +387,7 @@ def test_a_wrong_backbone_stride_or_width_is_said():
         eye(backbone="resnet19")
     with pytest.raises(ValueError, match=r"no feature map of stride 64; it has \[2, 4, 8, 16"):
         eye(strides=(8, 64))
-    with pytest.raises(ValueError, match=r"width 0.5 is for nature and impala"):
+    with pytest.raises(ValueError, match=r"width 0.5 is for nature, impala and iris"):
         agent(PPO, width=0.5)
 
 
