@@ -25,6 +25,7 @@ LAYERS, HEADS, WIDTH, STEPS, PLACES, CODES, ACTIONS = 10, 4, 256, 20, 16, 512, 1
 SEQUENCES = 4
 ROWS = (1, 8, 32)
 GOALS = {"training": 2.0, "imagination": 5.0}
+DREAMS = {64: 20.0, 128: None}  # frames per second, what `agentctl dream` asks for
 
 
 def main() -> None:
@@ -45,6 +46,10 @@ def main() -> None:
     for decoding in ("parallel", "maskgit", "autoregressive"):
         found = [window["second"] for window in windows[f"v3 {decoding}"]]
         report.add(spread(f"token_transformer v3, 64 tokens, {decoding}, 8 rows, drawn", found, "frames/s"))
+    for side, goal in DREAMS.items():
+        found = [window["second"] for window in windows[f"dream {side}"]]
+        title = f"token_transformer v3, {side} x {side} pixels, parallel, one row, drawn"
+        report.add(spread(title, found, "frames/s", goal=goal and (">=", goal)))
     floor(report, statistics.median(window["second"] for window in windows["training"]))
     write(report, options)
 
@@ -114,22 +119,22 @@ def imagination(rows: int, *, drawn: bool) -> Callable[[int], Rates]:
     return measure
 
 
-def v3(decoding: str) -> Callable[[int], Rates]:
+def v3(decoding: str, side: int = 64, rows: int = 8) -> Callable[[int], Rates]:
     def measure(times: int) -> Rates:
         from agentctl.core.protocols import Setup
         from agentctl.world_models.token_transformer import TokenTransformer
 
         config = TokenTransformer.Config.model_validate({"generation": "v3", "decoding": decoding})
-        space = spaces.Dict({"pixels": spaces.Box(0, 255, (64, 64, 3), np.uint8)})
+        space = spaces.Dict({"pixels": spaces.Box(0, 255, (side, side, 3), np.uint8)})
         world = TokenTransformer(config, Setup(space=space, action_space=spaces.Discrete(ACTIONS)))
-        return dreamt(world, 8, 10 * times, np.random.default_rng(0))
+        return dreamt(world, rows, 10 * times, np.random.default_rng(0), side)
 
     return measure
 
 
-def dreamt(world: Any, rows: int, steps: int, rng: np.random.Generator) -> Rates:
+def dreamt(world: Any, rows: int, steps: int, rng: np.random.Generator, side: int = 64) -> Rates:
     """Frames per second of imagining on and on."""
-    shapes = {"pixels": (64, 64, 3)} if world.space else {"tokens": (4, 4)}
+    shapes: dict[str, tuple[int, ...]] = {"pixels": (side, side, 3)} if world.space else {"tokens": (4, 4)}
     percept = {
         key: rng.integers(256, size=(rows, *shape)).astype(np.uint8 if key == "pixels" else np.uint16)
         for key, shape in shapes.items()
@@ -210,6 +215,7 @@ MEASURES: dict[str, Callable[[int], Rates]] = {
     **{f"peer imagination {rows}": peer_imagination(rows) for rows in ROWS},
     **{f"drawn {rows}": imagination(rows, drawn=True) for rows in ROWS},
     **{f"v3 {decoding}": v3(decoding) for decoding in ("parallel", "maskgit", "autoregressive")},
+    **{f"dream {side}": v3("parallel", side, rows=1) for side in DREAMS},
 }
 
 if __name__ == "__main__":
