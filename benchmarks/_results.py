@@ -65,7 +65,7 @@ class Report:
         path = RESULTS / f"{self.name}.json"
         data: dict[str, Any] = {
             "name": self.name,
-            "command": " ".join(["agentctl bench", self.name, *sys.argv[1:]]),
+            "command": " ".join(["agentctl bench", Path(sys.argv[0]).stem.replace("_", "-"), *sys.argv[1:]]),
             "commit": git("rev-parse", "--short", "HEAD"),
             "date": datetime.date.today().isoformat(),
             "machine": machine(),
