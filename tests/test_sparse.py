@@ -96,11 +96,11 @@ def test_slot_by_slot_with_a_cache_gives_the_logits_of_one_pass(kind: Any) -> No
     net = network(near(kind))
     context = net.context(torch.randint(5, (ROWS, HISTORY, PLACES)), torch.randint(3, (ROWS,)))
     target = torch.randint(5, (ROWS, PLACES))
-    step, last, logits = net.stepwise(context), None, []
-    for place in range(PLACES):
-        logits.append(step(last))
-        last = target[:, place]
-    torch.testing.assert_close(torch.stack(logits, 1), net.ordered(context, target), atol=1e-5, rtol=1e-5)
+    reader = net.reader(context)
+    told = [reader.first[:, None], *(reader.after(k, target[:, k : k + 1]) for k in range(PLACES - 1))]
+    torch.testing.assert_close(torch.cat(told, 1), net.ordered(context, target), atol=1e-5, rtol=1e-5)
+    several = [reader.first[:, None], reader.after(0, target[:, :5]), reader.after(5, target[:, 5:-1])]
+    torch.testing.assert_close(torch.cat(several, 1), torch.cat(told, 1), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["axial", "local"])

@@ -72,11 +72,11 @@ def test_decoding_step_by_step_gives_the_logits_of_one_pass() -> None:
     world = model(history=3)
     context = context_of(world)
     target = torch.randint(2, (5, PLACES))
-    step, last, logits = network(world).stepwise(context), None, []
-    for place in range(PLACES):
-        logits.append(step(last))
-        last = target[:, place]
-    torch.testing.assert_close(torch.stack(logits, 1), network(world).ordered(context, target), atol=1e-5, rtol=1e-5)
+    reader = network(world).reader(context)
+    reader.after(0, 1 - target[:, :-1])  # a wrong guess, which is forgotten
+    pieces = [reader.after(0, target[:, :1]), reader.after(1, target[:, 1:4]), reader.after(4, target[:, 4:-1])]
+    told = torch.cat([reader.first[:, None], *pieces], 1)
+    torch.testing.assert_close(told, network(world).ordered(context, target), atol=1e-5, rtol=1e-5)
 
 
 def context_of(world: TokenTransformer) -> Context:

@@ -164,16 +164,34 @@ def test_rounds_keep_the_cosine_schedule_and_never_reopen_a_token() -> None:
         assert torch.equal(earlier[kept], later[kept])
 
 
-def test_one_after_the_other_each_token_is_told_the_last() -> None:
-    told: list[torch.Tensor | None] = []
+class Copier:
+    """A reader of a random table: what follows a token depends on the place and on the token."""
 
-    def next_logits(last: torch.Tensor | None) -> torch.Tensor:
-        told.append(last)
-        after = torch.zeros(2, dtype=torch.long) if last is None else (last + 1) % 5
-        return F.one_hot(after, 5).float() * 50
+    def __init__(self, table: torch.Tensor) -> None:
+        self.table, self.passes, self.read = table, 0, 0  # (P, K, K)
+        self.first = table[0, :1].expand(64, -1)
 
-    assert autoregressive(next_logits, 4, sampling()).tolist() == [[0, 1, 2, 3]] * 2
-    assert told[0] is None and [int(last[0]) for last in told[1:] if last is not None] == [0, 1, 2]
+    def after(self, place: int, tokens: torch.Tensor) -> torch.Tensor:
+        self.passes, self.read = self.passes + 1, self.read + tokens.shape[1]
+        return self.table[place + 1 + torch.arange(tokens.shape[1]), tokens]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_guessing_ahead_changes_nothing_and_spares_passes(temperature: float) -> None:
+    """One by one, with the same noise; however wrong the guess is."""
+    table = torch.randn(12, 5, 5)
+    one_by_one = torch.zeros(64, 12, dtype=torch.long)
+    noise = sampling(temperature).gumbel(torch.empty(64, 12, 5))
+    logits = table[0, :1].expand(64, -1)
+    for place in range(12):
+        one_by_one[:, place] = sampling(temperature).draw(logits, noise[:, place])
+        logits = table[min(place + 1, 11), one_by_one[:, place]]
+    almost = one_by_one.clone()
+    almost[:, 7] = (almost[:, 7] + 1) % 5
+    for guess, passes in ((one_by_one, 1), (almost, 6), (torch.zeros_like(one_by_one), 11)):
+        reader = Copier(table)
+        assert (autoregressive(reader, guess, sampling(temperature)) == one_by_one).all()
+        assert reader.passes <= passes and reader.read <= 11 + 2 * passes
 
 
 def test_draws_have_the_logits_chances() -> None:

@@ -3,7 +3,7 @@
 - ``parallel``: every token is drawn by itself. One pass, but tokens that depend on each other do not agree.
 - ``maskgit`` (Chang et al. 2022, https://arxiv.org/abs/2202.04200): every round keeps the surest of the tokens that are
   still open, by the cosine schedule, and draws the others anew in their light.
-- ``autoregressive``: each token in the light of all before it, exact, and as many steps as there are tokens.
+- ``autoregressive``: each token in the light of all before it, exact; the more steps, the less a guess is worth.
 
 Shape key: N frames, P tokens (places) of a frame, K codes.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -28,11 +29,14 @@ class Sampling:
     temperature: float
     generator: torch.Generator
 
-    def draw(self, logits: Tensor) -> Tensor:
-        """int64 (...) from logits (..., K): the Gumbel-max trick, so that one draw is one pass."""
+    def draw(self, logits: Tensor, noise: Tensor | None = None) -> Tensor:
+        """int64 (...) from logits (..., K): the Gumbel-max trick, so that one draw is one pass.
+
+        ``noise``: Gumbel's, if it was drawn already.
+        """
         if self.temperature == 0:
             return logits.argmax(-1)
-        return (logits / self.temperature + self.gumbel(logits)).argmax(-1)
+        return (logits / self.temperature + (self.gumbel(logits) if noise is None else noise)).argmax(-1)
 
     def split(self, parts: int) -> list[Sampling]:
         """As many others, each with a chance of its own that comes of this one's: threads may draw side by side."""
@@ -67,12 +71,41 @@ def maskgit(logits_of: Logits, open_tokens: Tensor, sampling: Sampling, rounds: 
     return tokens
 
 
-def autoregressive(next_logits: Callable[[Tensor | None], Tensor], places: int, sampling: Sampling) -> Tensor:
-    """``next_logits``: the last token int64 (N,), or None at first, to logits (N, K). Returns int64 (N, P)."""
-    tokens: list[Tensor] = []
-    for _ in range(places):
-        tokens.append(sampling.draw(next_logits(tokens[-1] if tokens else None)))
-    return torch.stack(tokens, dim=1)
+class Reader(Protocol):
+    """A frame as a model reads it, token after token."""
+
+    first: Tensor  # float32 (N, K): logits of the token at place 0
+
+    def after(self, place: int, tokens: Tensor) -> Tensor:
+        """Logits float32 (N, w, K) of what follows each of ``tokens`` int64 (N, w), which stand from ``place`` on.
+
+        What was read there before is forgotten.
+        """
+
+
+def autoregressive(reader: Reader, guess: Tensor, sampling: Sampling) -> Tensor:
+    """Returns int64 (N, P), each token drawn in the light of all before it.
+
+    Not one by one, where ``guess`` (N, P) foretells some (Jacobi decoding: Santilli et al. 2023,
+    https://arxiv.org/abs/2305.10427). The noise that decides a draw is the same whenever a place is drawn. So several
+    tokens can be drawn as if those before them were as guessed; the first that comes out otherwise is right, and what
+    comes after it is drawn again. What comes out is what drawing one by one gives, and as seldom as a guess is wrong.
+    """
+    rows, places = guess.shape
+    noise = guess.new_zeros(rows, places, 1)
+    if sampling.temperature:
+        noise = sampling.gumbel(reader.first[:, None].expand(-1, places, -1))
+    tokens = guess.clone()
+    tokens[:, 0] = sampling.draw(reader.first, noise[:, 0])
+    known, width = 1, places
+    while known < places:
+        end = min(known + width, places)
+        drawn = sampling.draw(reader.after(known - 1, tokens[:, known - 1 : end - 1]), noise[:, known:end])
+        right = int((drawn == tokens[:, known:end]).cumprod(1).sum(1).min())
+        tokens[:, known:end] = drawn
+        found = min(right + 1, end - known)
+        known, width = known + found, 2 * found
+    return tokens
 
 
 def still_open(progress: float, places: int) -> int:

@@ -103,28 +103,40 @@ class Story:
         self._cache = Cache(net.body, len(frames), net.length)
         padded = torch.cat([actions, actions.new_zeros(len(actions), 1)], 1)
         net.body.continue_with(net.embed(frames, padded)[:, :-2], self._cache)
-        self._newest = frames[:, -1, -1]
+        self._newest = frames[:, -1]
 
     def go_on(self, action: Tensor, sampling: Sampling) -> Ahead:
         """The frame after ``action`` int64 (N,), drawn token by token; it is part of the story then."""
-        x = torch.stack([self._net.token(self._newest), self._net.action(action)], 1)
-        features = self._read(x)[:, -1]
-        first: Tensor = self._net.head(features).float()
+        reader = self.read(action)
+        self._newest = autoregressive(reader, self._newest, sampling)
+        self.steps += 1
+        return Ahead(self._newest, reader.outcome)
 
-        def next_logits(last: Tensor | None) -> Tensor:
-            if last is None:
-                return first
-            logits: Tensor = self._net.head(self._read(self._net.token(last).unsqueeze(1))[:, 0]).float()
-            return logits
+    def read(self, action: Tensor) -> NextFrame:
+        """The newest token and the ``action`` after it."""
+        net, begin = self._net, self._cache.length
+        x = torch.stack([net.token(self._newest[:, -1]), net.action(action)], 1)
+        features = net.body.continue_with(x + net.position[begin : begin + 2], self._cache)[:, -1]
+        return NextFrame(net, self._cache, begin + 2, net.head(features).float(), net.outcome(features).float())
 
-        tokens = autoregressive(next_logits, self._net.sizes.places, sampling)
-        self._newest, self.steps = tokens[:, -1], self.steps + 1
-        return Ahead(tokens, self._net.outcome(features).float())
 
-    def _read(self, x: Tensor) -> Tensor:
-        """Features of ``x`` (N, L, D) as what comes next."""
-        begin = self._cache.length
-        return self._net.body.continue_with(x + self._net.position[begin : begin + x.shape[1]], self._cache)
+@dataclass(slots=True)
+class NextFrame:
+    """What follows an action, as it is read."""
+
+    net: SequenceNetwork
+    cache: Cache
+    begin: int  # its place in the sequence
+    first: Tensor  # float32 (N, K): logits of its first token
+    outcome: Tensor  # float32 (N, 4)
+
+    def after(self, place: int, tokens: Tensor) -> Tensor:
+        """See `decoding.Reader`."""
+        at = self.begin + place
+        self.cache.keep(at)
+        x = self.net.token(tokens) + self.net.position[at : at + tokens.shape[1]]
+        logits: Tensor = self.net.head(self.net.body.continue_with(x, self.cache)).float()
+        return logits
 
 
 WORTHWHILE = 8

@@ -37,8 +37,8 @@ class Scope(Protocol):
     filled: Views  # what P slots see of the context before them, and of each other
     ordered: Views  # the same where a slot sees only earlier ones
 
-    def slot(self, place: int) -> Views:
-        """What one of these sees of the context and of what was before it."""
+    def slots(self, begin: int, end: int) -> Views:
+        """What these see of the context and of what was before them, each of all up to itself."""
 
 
 def scope_of(attention: Attention, grid: tuple[int, int], history: int, layers: int, reach: int) -> Scope:
@@ -54,7 +54,7 @@ class Everything:
         self.filled: Views = "all"
         self.ordered: Views = "before"
 
-    def slot(self, place: int) -> Views:
+    def slots(self, begin: int, end: int) -> Views:
         return "before"
 
 
@@ -99,8 +99,10 @@ class Sparse(nn.Module):
         self._ordered = [each.ordered for each in by_layer]
         self.ordered: Views = list(self._ordered)
 
-    def slot(self, place: int) -> Views:
-        return [grouped.alone(place) for grouped in self._ordered]
+    def slots(self, begin: int, end: int) -> Views:
+        if end == begin + 1:
+            return [grouped.alone(begin) for grouped in self._ordered]
+        return [grouped.between(begin, end) for grouped in self._ordered]
 
 
 @dataclass(slots=True)
@@ -147,6 +149,11 @@ class Grouped(nn.Module):
         """``queries`` (N, E, L, d) -> what they found, of the same shape."""
         found = [groups(queries, seen) for groups in self.groups]
         return torch.cat(found, 2).index_select(2, self.back)
+
+    def between(self, begin: int, end: int) -> Tensor:
+        """The mask of these queries, where nothing is there yet that comes after them; bool (L', S')."""
+        later = self.mask.shape[0] - end
+        return self.mask[begin:end, : self.mask.shape[1] - later]
 
     def alone(self, query: int) -> Chosen:
         """The same of one query."""

@@ -16,7 +16,6 @@ Shape key: N samples, H frames, P = h * w places (tokens of a frame), K codes, D
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -105,39 +104,51 @@ class TokenNetwork(nn.Module):
 
     def filled(self, context: Context, tokens: Tensor) -> Tensor:
         """Logits float32 (N, P, K) of slots that hold ``tokens`` int64 (N, P), ``mask`` where they are open."""
-        x = self.token(tokens) + self._slots(context)
-        return self._logits(self.body.read(x, context.past, sees=self.scope.filled).features)
+        x = self.token(tokens) + self.slots(context)
+        return self.logits(self.body.read(x, context.past, sees=self.scope.filled).features)
 
     def ordered(self, context: Context, tokens: Tensor) -> Tensor:
         """Logits float32 (N, P, K) of each slot when all before it hold ``tokens`` int64 (N, P)."""
         first = torch.full_like(tokens[:, :1], self.sizes.mask)
-        x = self.token(torch.cat([first, tokens[:, :-1]], dim=1)) + self._slots(context) + self.order
-        return self._logits(self.body.read(x, context.past, sees=self.scope.ordered).features)
+        x = self.token(torch.cat([first, tokens[:, :-1]], dim=1)) + self.slots(context) + self.order
+        return self.logits(self.body.read(x, context.past, sees=self.scope.ordered).features)
 
-    def stepwise(self, context: Context) -> Callable[[Tensor | None], Tensor]:
-        """``ordered`` slot by slot: takes the last token, int64 (N,), None at first; gives the next's logits (N, K)."""
-        rows, length = context.newest.shape[0], context.past[0].keys.shape[2]
-        cache = Cache(self.body, rows, length + self.sizes.places)
+    def reader(self, context: Context) -> Slots:
+        """``ordered`` for tokens that are yet to come."""
+        length, places = context.past[0].keys.shape[2], self.sizes.places
+        cache = Cache(self.body, context.newest.shape[0], length + places)
         for layer, past in enumerate(context.past):
             cache.put(layer, past)
         cache.advance(length)
-        slots = self._slots(context) + self.order
+        return Slots(self, cache, self.slots(context) + self.order)
 
-        def step(last: Tensor | None) -> Tensor:
-            token = context.newest.new_full((rows,), self.sizes.mask) if last is None else last
-            place = cache.length - length
-            x = self.token(token) + slots[:, place]
-            return self._logits(self.body.continue_with(x.unsqueeze(1), cache, self.scope.slot(place)))[:, 0]
-
-        return step
-
-    def _slots(self, context: Context) -> Tensor:
+    def slots(self, context: Context) -> Tensor:
         """What every slot is told, whatever it holds: its place, what stood around it, the action; (N, P, D)."""
         return self.place + self.time[-1] + context.around
 
-    def _logits(self, features: Tensor) -> Tensor:
+    def logits(self, features: Tensor) -> Tensor:
         logits: Tensor = self.head(features).float()
         return logits
+
+
+class Slots:
+    """The next frame as it is read, token after token, behind its context; see `decoding.Reader`."""
+
+    def __init__(self, net: TokenNetwork, cache: Cache, told: Tensor) -> None:
+        """``cache``: of the context. ``told``: what every slot is told, (N, P, D)."""
+        self._net, self._cache, self._told, self._begin = net, cache, told, cache.length
+        start = torch.full((len(told), 1), net.sizes.mask, device=told.device)
+        self.first = self._read(0, start)[:, 0]
+
+    def after(self, place: int, tokens: Tensor) -> Tensor:
+        return self._read(place + 1, tokens)
+
+    def _read(self, slot: int, tokens: Tensor) -> Tensor:
+        """Logits (N, w, K) of the slots from ``slot`` on, told of the ``tokens`` (N, w) before each."""
+        net, end = self._net, slot + tokens.shape[1]
+        self._cache.keep(self._begin + slot)
+        x = net.token(tokens) + self._told[:, slot:end]
+        return net.logits(net.body.continue_with(x, self._cache, net.scope.slots(slot, end)))
 
 
 @dataclass(slots=True)

@@ -173,7 +173,7 @@ class TokenTransformer:
         """The next frame's tokens, int64 (N, P)."""
         net = self._fit.fast
         if decoding == "autoregressive":
-            return autoregressive(net.stepwise(context), self.sizes.places, sampling)
+            return autoregressive(net.reader(context), context.newest, sampling)
         slots = torch.full_like(context.newest, self.sizes.mask)
         if decoding == "maskgit":
             return maskgit(lambda tokens: net.filled(context, tokens), slots, sampling, self._config.rounds)
