@@ -2,22 +2,29 @@
 
 agentctl bench world-model                       # ours, and the floor that the processor sets
 agentctl bench world-model --peer iris-like      # and Hugging Face's GPT-2 (needs transformers), as IRIS is made
+agentctl bench world-model --learn               # and what `iris` imagines that has learnt Pong for some minutes
 
 IRIS's size (Micheli et al. 2023): 10 layers, 4 heads, 256 wide, 20 steps of 16 tokens and an action, batches of 4
 sequences. The peer computes as IRIS does: in float32, by torch's AdamW, with a cache that grows by copying. It reads
-and writes tokens alone; ours is measured so too, and with every imagined frame drawn.
+and writes tokens alone; ours is measured so too, and with every imagined frame drawn. With weights of chance nothing is
+foretold by the last frame, which is the worst case for ours: it decodes by guessing ahead. One that has learnt a game
+has fewer tokens to wait for; the peer takes as long whatever it has learnt.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import statistics
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from _results import Figure, Report
+from _results import Figure, Report, run_agentctl
 from _turns import Rates, fastest, now, parser, rates, spread, windows_in_turn, write
 from gymnasium import spaces
 
@@ -25,24 +32,33 @@ LAYERS, HEADS, WIDTH, STEPS, PLACES, CODES, ACTIONS = 10, 4, 256, 20, 16, 512, 1
 SEQUENCES = 4
 ROWS = (1, 8, 32)
 GOALS = {"training": 2.0, "imagination": 5.0}
+LEARNT = "LEARNT_RUN"  # the variable that tells a window's process where the learnt run is
+PONG = (
+    "configs/atari/pong-iris.yaml", "-s", "policy=random", "-s", "game.batch=8", "-s", "run.steps=15_000",
+    "-s", "run.cycle_steps=15_000", "-s", "evaluation={episodes: 1, max_steps: 1}", "-s", "replay.every=16",
+    "-s", "replay.batch_size=4", "-s", "world_model.lr=3.0e-4", "-s",
+    "world_model.tokenizer={frozen_after: 300, codes: 512, downsample: 16}",
+)  # fmt: skip
 DREAMS = {64: 20.0, 128: None}  # frames per second, what `agentctl dream` asks for
 
 
 def main() -> None:
-    options = parser(__doc__, ["iris-like"], MEASURES, 1, "times the steps of a window").parse_args()
+    made = parser(__doc__, ["iris-like"], MEASURES, 1, "times the steps of a window")
+    made.add_argument("--learn", action="store_true", help="measure `iris` once it has learnt Pong, too")
+    options = made.parse_args()
     if options.measure:
         print(json.dumps(MEASURES[options.measure](options.length)))
         return
-    peer = "iris-like" in options.peer
-    names = [name for name in MEASURES if peer or not name.startswith("peer")]
-    windows = windows_in_turn(__file__, names, options.rounds, options.length)
+    windows = in_turn(options)
     report = Report("world-model")
-    beside(report, windows, "training", "updates/s", GOALS["training"] if peer else None)
+    beside(report, windows, "training", "updates/s", GOALS["training"] if options.peer else None)
     for rows in ROWS:
-        goal = GOALS["imagination"] if peer and rows == 8 else None
+        goal = GOALS["imagination"] if options.peer and rows == 8 else None
         beside(report, windows, f"imagination {rows}", "frames/s", goal)
         shown = [window["second"] for window in windows[f"drawn {rows}"]]
         report.add(spread(f"ours, frames drawn, {rows} rows", shown, "frames/s"))
+    if options.learn:
+        learnt(report, windows)
     for decoding in ("parallel", "maskgit", "autoregressive"):
         found = [window["second"] for window in windows[f"v3 {decoding}"]]
         report.add(spread(f"token_transformer v3, 64 tokens, {decoding}, 8 rows, drawn", found, "frames/s"))
@@ -54,6 +70,17 @@ def main() -> None:
     write(report, options)
 
 
+def in_turn(options: argparse.Namespace) -> dict[str, list[Rates]]:
+    """The windows of all that is asked for."""
+    left_out = [*([] if options.peer else ["peer"]), *([] if options.learn else ["learnt"])]
+    names = [name for name in MEASURES if name.split()[0] not in left_out]
+    with tempfile.TemporaryDirectory() as folder:
+        if options.learn:
+            run_agentctl(*PONG, out=Path(folder) / "pong")
+            os.environ[LEARNT] = str(Path(folder) / "pong")
+        return windows_in_turn(__file__, names, options.rounds, options.length)
+
+
 def beside(report: Report, windows: dict[str, list[Rates]], what: str, unit: str, goal: float | None) -> None:
     title = what.replace("imagination", "imagination, rows:")
     ours = [window["second"] for window in windows[what]]
@@ -63,6 +90,17 @@ def beside(report: Report, windows: dict[str, list[Rates]], what: str, unit: str
         report.add(spread(f"{title}: GPT-2 as in IRIS", theirs, unit))
         ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
         report.add(spread(f"{title}: ours / GPT-2", ratios, "ratio", goal=goal and (">=", goal)))
+
+
+def learnt(report: Report, windows: dict[str, list[Rates]]) -> None:
+    """What is imagined of Pong, beside the peer of the same size."""
+    for rows in ROWS:
+        ours = [window["second"] for window in windows[f"learnt {rows}"]]
+        report.add(spread(f"ours, of Pong, frames drawn, {rows} rows", ours, "frames/s"))
+        if theirs := windows.get(f"peer imagination {rows}"):
+            ratios = [mine / other["second"] for mine, other in zip(ours, theirs, strict=True)]
+            goal = (">=", GOALS["imagination"]) if rows == 8 else None
+            report.add(spread(f"ours, of Pong, frames drawn, {rows} rows / GPT-2", ratios, "ratio", goal=goal))
 
 
 def floor(report: Report, updates: float) -> None:
@@ -119,6 +157,18 @@ def imagination(rows: int, *, drawn: bool) -> Callable[[int], Rates]:
     return measure
 
 
+def of_pong(rows: int) -> Callable[[int], Rates]:
+    def measure(times: int) -> Rates:
+        from _worlds import World
+
+        world = World.of(Path(os.environ[LEARNT]), rows)
+        for _ in range(100):  # until the ball is in play
+            world.step()
+        return going_on(world.model, world.flow.world, world.state, 2 * (STEPS - 1) * times, world.rng, actions=6)
+
+    return measure
+
+
 def v3(decoding: str, side: int = 64, rows: int = 8) -> Callable[[int], Rates]:
     def measure(times: int) -> Rates:
         from agentctl.core.protocols import Setup
@@ -140,10 +190,16 @@ def dreamt(world: Any, rows: int, steps: int, rng: np.random.Generator, side: in
         for key, shape in shapes.items()
     }
     belief = world.observe(world.initial(rows), percept, None, np.ones(rows, bool))
-    at: dict[str, Any] = {"carry": belief.carry, "state": {**percept, **belief.latent}}
+    return going_on(world, belief.carry, {**percept, **belief.latent}, steps, rng, ACTIONS)
+
+
+def going_on(world: Any, carry: Any, state: Any, steps: int, rng: np.random.Generator, actions: int) -> Rates:
+    """Of ``steps`` imagined one after the other."""
+    rows = len(next(iter(carry.values())))
+    at: dict[str, Any] = {"carry": carry, "state": state}
 
     def step() -> None:
-        imagined = world.imagine(at["carry"], at["state"], rng.integers(ACTIONS, size=rows))
+        imagined = world.imagine(at["carry"], at["state"], rng.integers(actions, size=rows))
         at.update(carry=imagined.carry, state=imagined.state)
 
     return measured(step, steps, rows)
@@ -214,6 +270,7 @@ MEASURES: dict[str, Callable[[int], Rates]] = {
     **{f"imagination {rows}": imagination(rows, drawn=False) for rows in ROWS},
     **{f"peer imagination {rows}": peer_imagination(rows) for rows in ROWS},
     **{f"drawn {rows}": imagination(rows, drawn=True) for rows in ROWS},
+    **{f"learnt {rows}": of_pong(rows) for rows in ROWS},
     **{f"v3 {decoding}": v3(decoding) for decoding in ("parallel", "maskgit", "autoregressive")},
     **{f"dream {side}": v3("parallel", side, rows=1) for side in DREAMS},
 }
