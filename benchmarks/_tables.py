@@ -1,26 +1,44 @@
-"""Writes the README's tables from `benchmarks/results/*.json`: python benchmarks/_tables.py."""
+"""Writes what was measured from `benchmarks/results/*.json` into two pages: python benchmarks/_tables.py.
+
+docs/measured.md has every figure, the README those that have a goal.
+"""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from _results import RESULTS, ROOT
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+README, MEASURED = ROOT / "README.md", ROOT / "docs" / "measured.md"
 
 
 def main() -> None:
-    path = ROOT / "README.md"
-    path.write_text(refreshed(path.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in (README, MEASURED):
+        path.write_text(refreshed(path), encoding="utf-8")
 
 
-def refreshed(readme: str) -> str:
-    """``readme`` with its tables as the result files have them."""
-    before, rest = readme.split(BEGIN)
+def refreshed(path: Path) -> str:
+    """One of the pages, with its tables as the result files have them."""
+    before, rest = path.read_text(encoding="utf-8").split(BEGIN)
     after = rest.split(END)[1]
-    tables = [table(json.loads(path.read_text(encoding="utf-8"))) for path in sorted(RESULTS.glob("*.json"))]
+    results = [json.loads(found.read_text(encoding="utf-8")) for found in sorted(RESULTS.glob("*.json"))]
+    tables = [goals(results)] if path == README else [table(result) for result in results]
     return "\n\n".join([before + BEGIN, *tables, END + after])
+
+
+def goals(results: list[dict[str, Any]]) -> str:
+    """All figures that have a goal as one Markdown table."""
+    lines = ["| benchmark | figure | value | goal |", "|---|---|--:|---|"]
+    for result in results:
+        name = f"`{result['name']}`"
+        for figure in result["figures"]:
+            if figure["met"] is not None:
+                lines.append(f"| {name} | {figure['name']} | {value(figure)} | {verdict(figure)} |")
+                name = ""
+    return "\n".join(lines)
 
 
 def table(result: dict[str, Any]) -> str:
@@ -32,9 +50,12 @@ def table(result: dict[str, Any]) -> str:
     for figure in result["figures"]:
         beside = figure["baseline"]
         shown = f"{beside['name']} {number(beside['value'])}" if beside else ""
-        verdict = "" if figure["met"] is None else f"{figure['goal']} {'met' if figure['met'] else '**missed**'}"
-        lines.append(f"| {figure['name']} | {value(figure)} | {shown} | {verdict} |")
+        lines.append(f"| {figure['name']} | {value(figure)} | {shown} | {verdict(figure)} |")
     return "\n".join(lines)
+
+
+def verdict(figure: dict[str, Any]) -> str:
+    return "" if figure["met"] is None else f"{figure['goal']} {'met' if figure['met'] else '**missed**'}"
 
 
 def value(figure: dict[str, Any]) -> str:
