@@ -84,11 +84,14 @@ def test_a_story_told_on_gives_the_logits_of_reading_it_at_once() -> None:
         story._newest = frame
 
 
-def test_what_is_kept_between_steps_changes_nothing() -> None:
+@pytest.mark.parametrize("ages", [[1, 1, 1, 1], [1, 2, 1, 2]])
+def test_what_is_kept_between_steps_changes_nothing(ages: list[int]) -> None:
     """Through the end of the sequence and its new beginning, against a model that always reads anew."""
     keeping, reading = spread(model(history=3)), spread(model(history=3))
     reading.load(keeping.save())
     carries, states = map(list, zip(begun(keeping), begun(reading), strict=True))
+    for carry in carries:
+        carry["age"] = np.array(ages)
     for step in range(7):
         action = np.array([1, 2, 3, 1 + step % 3])
         copied = {key: array.copy() for key, array in carries[1].items()}

@@ -89,7 +89,7 @@ class Iris:
     @one_core()
     @torch.inference_mode()
     def imagine(self, carry: Carry, state: Arrays, action: Array) -> Imagined:
-        """The next frame drawn token by token, the mean reward, and an end as likely as it is held to be.
+        """The next frame drawn in the order of its tokens, the mean reward, and an end as likely as it is held to be.
 
         Rows of equal age are imagined together. Where what was imagined last goes on, nothing is read again.
         """
@@ -97,17 +97,12 @@ class Iris:
         age = np.where(carry["age"] >= self.sizes.history, 1, carry["age"])
         tokens = np.zeros((len(action), self.sizes.places), np.int64)
         outcome = torch.zeros(len(action), SIGNS + 1)
-        told: Stories | None = None
-        for steps in np.unique(age):
-            rows = np.flatnonzero(age == steps)
-            whole = len(rows) == len(age)
-            story = self._told.story if self._told is not None and whole and self._told.ends(frames, steps) else None
-            story = story or self._story(frames[rows, -steps:], actions[rows, -steps:-1])
-            ahead = story.go_on(self._tensor(actions[rows, -1]), self._sampling)
-            tokens[rows], outcome[rows] = to_array(ahead.tokens), ahead.outcome.cpu()
-            told = story if whole else None
+        told = self._told_of(frames, actions, age)
+        for group in told:
+            ahead = group.story.go_on(self._tensor(actions[group.rows, -1]), self._sampling)
+            tokens[group.rows], outcome[group.rows] = to_array(ahead.tokens), ahead.outcome.cpu()
         frames = pushed(frames, tokens)
-        self._told = None if told is None else Told(frames, told)
+        self._told = Told(frames, told)
         carry = {"frames": frames, "actions": pushed(actions, 0), "age": age + 1}
         reward = outcome[:, :SIGNS].softmax(1)
         ended = self._drawn_ends(outcome[:, SIGNS])
@@ -173,6 +168,21 @@ class Iris:
         actions[:, -1] = action - self._first_action
         return actions
 
+    def _told_of(self, frames: Array, actions: Array, age: Array) -> list[Group]:
+        """What leads up to each row, read anew unless it is just what was imagined last."""
+        last = self._told
+        if (
+            last is not None
+            and last.frames is frames
+            and all((age[g.rows] == g.story.steps).all() for g in last.groups)
+        ):
+            return last.groups
+        groups = []
+        for steps in np.unique(age):
+            rows = np.flatnonzero(age == steps)
+            groups.append(Group(rows, self._story(frames[rows, -steps:], actions[rows, -steps:-1])))
+        return groups
+
     def _story(self, frames: Array, actions: Array) -> Stories:
         """Of ``frames`` (N, T, P) and the ``actions`` (N, T - 1) between them."""
         return Stories(self._fit.fast, self._fit.shards, self._tensor(frames), self._tensor(actions))
@@ -205,12 +215,20 @@ class Iris:
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """Rows of equal age: they are imagined together."""
+
+    rows: Array  # int64 (K,)
+    story: Stories
+
+    @property
+    def steps(self) -> int:
+        return self.story.steps
+
+
+@dataclass(frozen=True, slots=True)
 class Told:
     """What was imagined last: asked to go on from just that, nothing need be read again."""
 
     frames: Array  # the carry's, the very object
-    story: Stories
-
-    def ends(self, frames: Array, steps: int) -> bool:
-        """Whether the story ends with these frames, of which ``steps`` are context."""
-        return self.frames is frames and self.story.steps == steps
+    groups: list[Group]
