@@ -1,13 +1,15 @@
 """A world model of `toy/bounce`: what it foresees, how far its dreams drift, and a policy that learns in them alone.
 
-agentctl bench world-model-toy
+agentctl bench world-model-toy [--model RUN]
 
 The model learns from random play. It is measured on games that it never saw, beside copying the last frame; the policy
-that learnt in dreams plays the real game, beside one that learnt there with as many steps, and a random one.
+that learnt in dreams plays the real game, beside one that learnt there with as many steps, and a random one. `--model`
+names a run of configs/toy/bounce-model.yaml, as a benchmark that was stopped had learnt it.
 """
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 from pathlib import Path
 
@@ -25,11 +27,14 @@ CELLS, CELL_PIXELS = 8, 8  # as in the model's YAML
 
 
 def main() -> None:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--model", type=Path, help="a run that has learnt the model already")
+    given = made.parse_args().model
     report = Report("world-model-toy")
     with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "model"
-        run = run_agentctl(MODEL, out=model)
-        report.add(Figure("time to learn the model", run["seconds"], "s"))
+        model = given or Path(folder) / "model"
+        if given is None:
+            report.add(Figure("time to learn the model", run_agentctl(MODEL, out=model)["seconds"], "s"))
         foresight(report, World.of(model, ROWS))
         drift(report, World.of(model, ROWS, seed=778_000))
         report.write()  # kept whatever becomes of the rest
