@@ -13,7 +13,7 @@ from pathlib import Path
 
 from _results import Figure, Report, over_seeds, run_agentctl
 
-SEEDS = (0, 1)
+SEEDS = (0,)
 CONFIG = "configs/toy/bounce-iris.yaml"
 EXPERT = ("-s", "policy={name: bounce_expert, cell_pixels: 2}", "--off", "world_model", "-s", "run.steps=1_600")
 ASLEEP = ("-s", "policy.warmup=1_000_000")

@@ -369,7 +369,10 @@ def test_a_name_or_a_block_is_taken(vision):
 @pytest.mark.parametrize(
     ("vision", "told"),
     [
-        ("hybird", "policy.vision must be 'nature', 'impala', 'iris' or 'hybrid', not \"hybird\"; did you mean 'hybrid'"),
+        (
+            "hybird",
+            "policy.vision must be 'nature', 'impala', 'iris' or 'hybrid', not \"hybird\"; did you mean 'hybrid'",
+        ),
         ({"name": "hybrid", "backbon": "x"}, "policy.vision.backbon: unknown key; did you mean 'backbone'"),
         ({"dim": 130}, "policy.vision.dim must be a multiple of 4"),
         ({"heads": 5}, "policy.vision: dim 128 must be a multiple of heads 5"),
