@@ -2,13 +2,17 @@
 
 agentctl bench world-model                       # ours, and the floor that the processor sets
 agentctl bench world-model --peer iris-like      # and Hugging Face's GPT-2 (needs transformers), as IRIS is made
-agentctl bench world-model --learn               # and what `iris` imagines that has learnt Pong for some minutes
+agentctl bench world-model --learnt RUN          # and what `iris` imagines once it has learnt a game
 
 IRIS's size (Micheli et al. 2023): 10 layers, 4 heads, 256 wide, 20 steps of 16 tokens and an action, batches of 4
 sequences. The peer computes as IRIS does: in float32, by torch's AdamW, with a cache that grows by copying. It reads
 and writes tokens alone; ours is measured so too, and with every imagined frame drawn. With weights of chance nothing is
 foretold by the last frame, which is the worst case for ours: it decodes by guessing ahead. One that has learnt a game
-has fewer tokens to wait for; the peer takes as long whatever it has learnt.
+has fewer tokens to wait for; the peer takes as long whatever it has learnt. RUN is of the same size, e.g. of
+
+agentctl run atari/pong-iris -s policy=random -s game.batch=8 -s run.steps=11_000 -s run.cycle_steps=11_000 \\
+  -s replay.every=16 -s replay.batch_size=4 -s world_model.lr=3.0e-4 -s evaluation.max_steps=100 \\
+  -s 'world_model.tokenizer={frozen_after: 300, codes: 512, downsample: 16}' --out RUN
 """
 
 from __future__ import annotations
@@ -17,14 +21,13 @@ import argparse
 import json
 import os
 import statistics
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from _results import Figure, Report, run_agentctl
+from _results import Figure, Report
 from _turns import Rates, fastest, now, parser, rates, spread, windows_in_turn, write
 from gymnasium import spaces
 
@@ -33,18 +36,12 @@ SEQUENCES = 4
 ROWS = (1, 8, 32)
 GOALS = {"training": 2.0, "imagination": 5.0}
 LEARNT = "LEARNT_RUN"  # the variable that tells a window's process where the learnt run is
-PONG = (
-    "configs/atari/pong-iris.yaml", "-s", "policy=random", "-s", "game.batch=8", "-s", "run.steps=15_000",
-    "-s", "run.cycle_steps=15_000", "-s", "evaluation={episodes: 1, max_steps: 1}", "-s", "replay.every=16",
-    "-s", "replay.batch_size=4", "-s", "world_model.lr=3.0e-4", "-s",
-    "world_model.tokenizer={frozen_after: 300, codes: 512, downsample: 16}",
-)  # fmt: skip
 DREAMS = {64: 20.0, 128: None}  # frames per second, what `agentctl dream` asks for
 
 
 def main() -> None:
     made = parser(__doc__, ["iris-like"], MEASURES, 1, "times the steps of a window")
-    made.add_argument("--learn", action="store_true", help="measure `iris` once it has learnt Pong, too")
+    made.add_argument("--learnt", type=Path, metavar="RUN", help="measure this run's `iris`, too")
     options = made.parse_args()
     if options.measure:
         print(json.dumps(MEASURES[options.measure](options.length)))
@@ -57,7 +54,7 @@ def main() -> None:
         beside(report, windows, f"imagination {rows}", "frames/s", goal)
         shown = [window["second"] for window in windows[f"drawn {rows}"]]
         report.add(spread(f"ours, frames drawn, {rows} rows", shown, "frames/s"))
-    if options.learn:
+    if options.learnt:
         learnt(report, windows)
     for decoding in ("parallel", "maskgit", "autoregressive"):
         found = [window["second"] for window in windows[f"v3 {decoding}"]]
@@ -72,13 +69,11 @@ def main() -> None:
 
 def in_turn(options: argparse.Namespace) -> dict[str, list[Rates]]:
     """The windows of all that is asked for."""
-    left_out = [*([] if options.peer else ["peer"]), *([] if options.learn else ["learnt"])]
+    left_out = [*([] if options.peer else ["peer"]), *([] if options.learnt else ["learnt"])]
+    if options.learnt:
+        os.environ[LEARNT] = str(options.learnt)
     names = [name for name in MEASURES if name.split()[0] not in left_out]
-    with tempfile.TemporaryDirectory() as folder:
-        if options.learn:
-            run_agentctl(*PONG, out=Path(folder) / "pong")
-            os.environ[LEARNT] = str(Path(folder) / "pong")
-        return windows_in_turn(__file__, names, options.rounds, options.length)
+    return windows_in_turn(__file__, names, options.rounds, options.length)
 
 
 def beside(report: Report, windows: dict[str, list[Rates]], what: str, unit: str, goal: float | None) -> None:
@@ -93,14 +88,14 @@ def beside(report: Report, windows: dict[str, list[Rates]], what: str, unit: str
 
 
 def learnt(report: Report, windows: dict[str, list[Rates]]) -> None:
-    """What is imagined of Pong, beside the peer of the same size."""
+    """What is imagined of a game that was learnt, beside the peer of the same size."""
     for rows in ROWS:
         ours = [window["second"] for window in windows[f"learnt {rows}"]]
-        report.add(spread(f"ours, of Pong, frames drawn, {rows} rows", ours, "frames/s"))
+        report.add(spread(f"ours, of a game learnt, frames drawn, {rows} rows", ours, "frames/s"))
         if theirs := windows.get(f"peer imagination {rows}"):
             ratios = [mine / other["second"] for mine, other in zip(ours, theirs, strict=True)]
             goal = (">=", GOALS["imagination"]) if rows == 8 else None
-            report.add(spread(f"ours, of Pong, frames drawn, {rows} rows / GPT-2", ratios, "ratio", goal=goal))
+            report.add(spread(f"ours, of a game learnt, frames drawn, {rows} rows / GPT-2", ratios, "ratio", goal=goal))
 
 
 def floor(report: Report, updates: float) -> None:
@@ -157,14 +152,16 @@ def imagination(rows: int, *, drawn: bool) -> Callable[[int], Rates]:
     return measure
 
 
-def of_pong(rows: int) -> Callable[[int], Rates]:
+def of_a_game(rows: int) -> Callable[[int], Rates]:
     def measure(times: int) -> Rates:
         from _worlds import World
 
         world = World.of(Path(os.environ[LEARNT]), rows)
-        for _ in range(100):  # until the ball is in play
+        for _ in range(100):  # until something moves
             world.step()
-        return going_on(world.model, world.flow.world, world.state, 2 * (STEPS - 1) * times, world.rng, actions=6)
+        return going_on(
+            world.model, world.flow.world, world.state, 2 * (STEPS - 1) * times, world.rng, world.model.sizes.actions
+        )
 
     return measure
 
@@ -270,7 +267,7 @@ MEASURES: dict[str, Callable[[int], Rates]] = {
     **{f"imagination {rows}": imagination(rows, drawn=False) for rows in ROWS},
     **{f"peer imagination {rows}": peer_imagination(rows) for rows in ROWS},
     **{f"drawn {rows}": imagination(rows, drawn=True) for rows in ROWS},
-    **{f"learnt {rows}": of_pong(rows) for rows in ROWS},
+    **{f"learnt {rows}": of_a_game(rows) for rows in ROWS},
     **{f"v3 {decoding}": v3(decoding) for decoding in ("parallel", "maskgit", "autoregressive")},
     **{f"dream {side}": v3("parallel", side, rows=1) for side in DREAMS},
 }
