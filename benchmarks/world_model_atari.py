@@ -3,8 +3,8 @@
 agentctl bench world-model-atari [--on pong] [--work FOLDER] [--updates N] [--tokenizer-updates N]
 
 Every game has one tokenizer, and on its tokens the generations learn side by side: of the same random play, in as many
-updates. They have two layers of width 64 (of four to six of 256), so that one core will do. They are measured on games
-that none has seen, beside copying the last frame. Each game has a result file of its own. With `--work` what has
+updates. They have two layers of width 64 (of four to six of 256), so that one core will do; of one size, v1.2 and v3
+learn the same, and differ in how they decode alone. They are measured on games that none has seen, beside copying the last frame. Each game has a result file of its own. With `--work` what has
 learnt is kept there: a benchmark that was stopped goes on with the runs that are missing.
 
 The issue asks for an accuracy "above copy-last by a clear margin"; here that is one point. An end is a lost life, in
