@@ -47,6 +47,16 @@ def rates(steps: int, first: Times, last: Times) -> Rates:
     return {"second": steps / passed, "CPU-second": steps / worked}
 
 
+def measured(step: Callable[[], object], times: int, steps: int = 1) -> Rates:
+    """Rates of calls that make so many ``steps`` each; the first calls do not count."""
+    for _ in range(2):
+        step()
+    began = now()
+    for _ in range(times):
+        step()
+    return rates(times * steps, began, now())
+
+
 def windows_in_turn(script: str, names: list[str], rounds: int, length: int) -> dict[str, list[Rates]]:
     """What ``python script --measure NAME --length N`` prints last, for each name, ``rounds`` times in turn."""
     found: dict[str, list[Rates]] = {name: [] for name in names}

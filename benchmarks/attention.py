@@ -17,7 +17,7 @@ import _cost
 import numpy as np
 import torch
 from _results import Figure, Report
-from _turns import Rates, fastest, now, parser, rates, spread, windows_in_turn, write
+from _turns import Rates, fastest, measured, parser, spread, windows_in_turn, write
 from gymnasium import spaces
 
 GRID, CODES, FRAMES, ACTIONS, SAMPLES = (21, 16), 512, 4, 18, 2
@@ -123,15 +123,6 @@ def imagining(kind: str, decoding: str) -> Callable[[int], Rates]:
         return measured(lambda: world.imagine(carry, state, np.zeros(1, np.int64)), 2 * times)
 
     return measure
-
-
-def measured(step: Callable[[], object], times: int) -> Rates:
-    """The first call does not count."""
-    step()
-    began = now()
-    for _ in range(times):
-        step()
-    return rates(times, began, now())
 
 
 MEASURES: dict[str, Callable[[int], Rates]] = {

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from _results import Figure, Report
-from _turns import Rates, fastest, now, parser, rates, spread, windows_in_turn, write
+from _turns import Rates, fastest, measured, parser, spread, windows_in_turn, write
 from gymnasium import spaces
 
 LAYERS, HEADS, WIDTH, STEPS, PLACES, CODES, ACTIONS = 10, 4, 256, 20, 16, 512, 18
@@ -249,16 +249,6 @@ def peer_imagination(rows: int) -> Callable[[int], Rates]:
         return measured(frame, 2 * (STEPS - 1) * times, rows)
 
     return measure
-
-
-def measured(step: Callable[[], object], times: int, frames: int = 1) -> Rates:
-    """Rates of ``frames`` at each call; the first calls do not count."""
-    for _ in range(2):
-        step()
-    began = now()
-    for _ in range(times):
-        step()
-    return rates(times * frames, began, now())
 
 
 MEASURES: dict[str, Callable[[int], Rates]] = {

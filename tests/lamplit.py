@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from agentctl.core.contracts.stand_in import StandIn
 from agentctl.core.protocols import BaseConfig, Setup
-from agentctl.core.types import Array, Arrays, Batch, Belief, Carry, Imagined, Loss, Metrics, Snapshot
+from agentctl.core.types import Array, Arrays, Batch, Belief, Carry, Imagined
 
 CELLS, PIXELS = 4, 4
 LEFT, RIGHT = range(2)
@@ -34,7 +35,7 @@ def drawn() -> Array:
 PICTURES = drawn()
 
 
-class Corridor:
+class Corridor(StandIn):
     """Carries where the agent stands and what the lamp told; reads both from the picture alone."""
 
     class Config(BaseConfig):
@@ -63,18 +64,6 @@ class Corridor:
 
     def decode(self, latent: Arrays) -> Arrays:
         return {"picture": PICTURES[latent["place"], latent["lamp"]]}
-
-    def loss(self, batch: Batch) -> Loss:
-        return Loss(0.0)
-
-    def learn(self, batch: Batch) -> Metrics:
-        return {}
-
-    def save(self) -> Snapshot:
-        return Snapshot()
-
-    def load(self, snapshot: Snapshot) -> None:
-        pass
 
 
 def setup(**options: Any) -> Setup:
